@@ -1,0 +1,1 @@
+"""Figures of merit of a learning process and of a learning policy."""

@@ -1,0 +1,139 @@
+"""How close a policy is to the Learning Law, and to the conditions of an optimum.
+
+Two quantities per example and step, both of shape (T, N):
+
+- the *instant* contribution CT_{n,t} = ∇L_dsr(θ_t)·∇l(x_n, θ_t) (Theorem 3.1):
+  how fast the desired loss falls if n is learned now;
+- the *future* contribution λ_{t+1}·∇l(x_n, θ_t) = -(1/η) ∂J/∂γ_{n,t}: how much
+  less area the rest of the curve has if n weighs more now.
+
+The Learning Law equates the first over the support of an optimal policy; the
+first-order conditions of the discrete problem equate the second, exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import jvp
+
+from llbook.tasks.perceptron import Perceptron
+from llbook.tasks.task import Task
+
+__all__ = [
+    "FirstOrderGap",
+    "contributions",
+    "first_order_gap",
+    "future_contributions",
+    "similarity",
+    "zero_weight_share",
+]
+
+
+def contributions(task: Task, process: Any, *, examples: Any = None) -> Tensor:
+    """CT_{n,t} = ∇L(θ_t)·∇l(x_n, θ_t) for t = 0..T-1, shape (T, N) (Eq. 5).
+
+    Args:
+        task: the learning problem.
+        process: the process whose θ_t are used.
+        examples: the set whose mean loss is L; the desired set unless given.
+    """
+    states = process.trajectory[:-1]
+    slopes = task.trajectory_gradients(states, task.desired if examples is None else examples)
+    if isinstance(task, Perceptron):
+        signed = task.training.signed
+        return torch.sigmoid_((states @ signed.T).neg_()).mul_(slopes @ signed.T).neg_()
+    return torch.stack(
+        [
+            jvp(lambda p: task.losses(p, task.training), (theta,), (slope,))[1]
+            for theta, slope in zip(states, slopes, strict=True)
+        ]
+    )
+
+
+def future_contributions(task: Task, gradient: Tensor) -> Tensor:
+    """λ_{t+1}·∇l(x_n, θ_t), shape (T, N), from ∂J/∂γ as ``policy_gradient`` gives it."""
+    return gradient / -task.learning_rate
+
+
+def _check(contribution: Tensor, policy: Tensor) -> None:
+    if contribution.shape != policy.shape or policy.ndim != 2:
+        raise ValueError(
+            "expected contributions and a policy of one shape (T, N), "
+            f"got {tuple(contribution.shape)} and {tuple(policy.shape)}"
+        )
+
+
+def similarity(contribution: Tensor, policy: Tensor) -> Tensor:
+    """SIM_t, how alike the contributions of the examples in use are (Eq. 7).
+
+    The γ-weighted mean of the contributions over their standard deviation on
+    the support {n: γ_{n,t} ≠ 0}, deviations being taken about that mean. It
+    grows without bound as the contributions become equal.
+
+    Args:
+        contribution: instant or future contributions, shape (T, N).
+        policy: γ, shape (T, N).
+
+    Returns:
+        Shape (T,); nan where fewer than two weights differ from zero, since a
+        single example satisfies the law trivially.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    _check(contribution, policy)
+    support = policy != 0
+    members = support.sum(1)
+    mean = (policy * contribution).sum(1)
+    spread = torch.where(support, contribution - mean[:, None], 0).square_().sum(1) / members
+    result = mean / spread.sqrt()
+    return torch.where(members >= 2, result, torch.nan)
+
+
+class FirstOrderGap(NamedTuple):
+    """How far each step is from the first-order conditions; each of shape (T,).
+
+    Attributes:
+        absolute: max_m c_m - Σ_n γ_n c_n ≥ 0, with c the future contributions.
+        relative: the same over |Σ_n γ_n c_n|.
+        mean: Σ_n γ_n c_n; where it is not positive the relative gap says little.
+    """
+
+    absolute: Tensor
+    relative: Tensor
+    mean: Tensor
+
+
+def first_order_gap(future: Tensor, policy: Tensor) -> FirstOrderGap:
+    """The certificate of first-order optimality of a policy, step by step.
+
+    A local minimiser of J puts weight only on examples with the largest future
+    contribution, so both gaps vanish there. Summed over t and multiplied by η,
+    the absolute gap is the Frank–Wolfe gap of J at γ.
+
+    Args:
+        future: λ_{t+1}·∇l(x_n, θ_t), shape (T, N).
+        policy: γ, shape (T, N).
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    _check(future, policy)
+    mean = (policy * future).sum(1)
+    absolute = (future.amax(1) - mean).clamp_(min=0)
+    return FirstOrderGap(absolute, absolute / mean.abs(), mean)
+
+
+def zero_weight_share(contribution: Tensor, policy: Tensor) -> float:
+    """Of the (n, t) with CT_{n,t} ≤ 0, the share with γ_{n,t} = 0 (property 4.1, Fig. 8).
+
+    Returns:
+        A share in [0, 1]; nan where no contribution is ≤ 0.
+    """
+    _check(contribution, policy)
+    idle = contribution <= 0
+    count = int(idle.sum())
+    return int((idle & (policy == 0)).sum()) / count if count else float("nan")

@@ -1,0 +1,72 @@
+"""Loss AUC, compression ratio and acceleration ratio (Eqs. 4, 9 and App. A).
+
+A *loss curve* here is L(θ_0) … L(θ_T), shape (T + 1,), in nats. The area sums
+t = 1..T: the objective J of the search counts the losses that a policy can
+still change.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["acceleration_ratio", "compression_ratio", "loss_auc"]
+
+
+def _curve(losses: Tensor) -> Tensor:
+    losses = torch.as_tensor(losses)
+    if losses.ndim != 1 or len(losses) < 2:
+        raise ValueError(f"expected a loss curve of shape (T + 1,), got {tuple(losses.shape)}")
+    return losses.double()
+
+
+def loss_auc(losses: Tensor) -> float:
+    """Mean loss over steps 1..T in nats: J/T, the area under the curve by T (Eq. 4).
+
+    Args:
+        losses: L(θ_0) … L(θ_T) in nats, shape (T + 1,).
+    """
+    return float(_curve(losses)[1:].mean())
+
+
+def compression_ratio(losses: Tensor, vocabulary: int, *, unit: str = "consistent") -> float:
+    """Bits before over bits after, for symbols of V kinds (App. A).
+
+    With ``unit="consistent"`` both are in one unit: ln V over the mean loss in
+    nats. The numbers plotted in the paper fit ``unit="mixed"``: log2 V, in bits,
+    over the mean loss in nats, which is larger by 1/ln 2 = 1.44.
+
+    Raises:
+        ValueError: an unknown unit, V < 2, or a curve of the wrong shape.
+    """
+    if vocabulary < 2:
+        raise ValueError(f"vocabulary must be at least 2, got {vocabulary}")
+    if unit not in ("consistent", "mixed"):
+        raise ValueError(f"unit must be 'consistent' or 'mixed', got {unit!r}")
+    raw = math.log(vocabulary) if unit == "consistent" else math.log2(vocabulary)
+    return raw / loss_auc(losses)
+
+
+def acceleration_ratio(new: Tensor, old: Tensor) -> float:
+    """T over the first step at which ``new`` is down to the final loss of ``old`` (Eq. 9).
+
+    Both curves are replaced by their running minima first: on a curve that
+    over-fits and rises again the final loss is no achievement, and the ratio of
+    a strictly falling curve with itself is exactly 1. A curve compared with
+    itself after over-fitting gives T over the step of its minimum.
+
+    Returns:
+        The ratio, or nan where ``new`` never gets there.
+
+    Raises:
+        ValueError: curves of the wrong shape or of different lengths.
+    """
+    new, old = _curve(new), _curve(old)
+    if len(new) != len(old):
+        raise ValueError(f"the curves have {len(new)} and {len(old)} points")
+    reached = new.cummin(0).values[1:] <= old.min()
+    if not bool(reached.any()):
+        return math.nan
+    return (len(new) - 1) / (int(reached.nonzero()[0]) + 1)

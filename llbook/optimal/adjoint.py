@@ -1,0 +1,98 @@
+"""∂J/∂γ, the gradient of the area under the desired-loss curve (App. C).
+
+J(γ) = Σ_{t=1..T} L_dsr(θ_t), in nats. Training is a network of T layers that
+share nothing but their form, and its backward pass (Eq. 22) carries the costate
+
+    λ_T = ∇L_dsr(θ_T),   λ_t = ∇L_dsr(θ_t) + (I - η H_t) λ_{t+1},
+
+from which ∂J/∂γ_{n,t} = -η λ_{t+1}·∇l(x_n, θ_t). Three strategies compute it:
+
+- ``"reverse-over-forward"``: any task; one reverse-over-forward pass a step.
+- ``"closed-form"``: the perceptron; two matrix–vector products a step.
+- ``"unrolled"``: automatic differentiation through the whole loop. It needs
+  memory for every step's graph and exists to be obviously right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from llbook.optimal import closed_form
+from llbook.optimal.process import Process
+from llbook.tasks.perceptron import Perceptron
+from llbook.tasks.task import Task
+
+__all__ = ["STRATEGIES", "policy_gradient"]
+
+
+def policy_gradient(
+    task: Task, policy: Tensor, process: Process, *, strategy: str = "auto"
+) -> Tensor:
+    """The gradient of J = Σ_{t=1..T} L_dsr(θ_t) with respect to the policy.
+
+    Args:
+        task: the learning problem.
+        policy: γ, shape (T, N).
+        process: what :func:`llbook.optimal.process.train` made of that policy.
+        strategy: a name from :data:`STRATEGIES`, or ``"auto"``: the closed form
+            where there is one.
+
+    Returns:
+        ∂J/∂γ, shape (T, N), in nats.
+
+    Raises:
+        ValueError: an unknown strategy, one that does not fit the task, or a
+            process whose length is not the policy's.
+    """
+    if len(policy) != process.steps:
+        raise ValueError(f"the policy has {len(policy)} steps, the process {process.steps}")
+    if strategy == "auto":
+        strategy = "closed-form" if isinstance(task, Perceptron) else "reverse-over-forward"
+    if strategy not in STRATEGIES:
+        known = ", ".join(sorted(STRATEGIES))
+        raise ValueError(f"unknown strategy {strategy!r}; expected 'auto' or one of: {known}")
+    return STRATEGIES[strategy](task, policy, process)
+
+
+def _reverse_over_forward(task: Task, policy: Tensor, process: Process) -> Tensor:
+    eta = task.learning_rate
+    slopes = task.trajectory_gradients(process.trajectory[1:], task.desired)
+    gradient = torch.empty_like(policy)
+    costate = slopes[-1]
+    for t in range(len(policy) - 1, -1, -1):
+        products, curvature = task.costate_products(process.trajectory[t], policy[t], costate)
+        torch.mul(products, -eta, out=gradient[t])
+        if t > 0:
+            costate = slopes[t - 1] + costate - eta * curvature
+    return gradient
+
+
+def _closed_form(task: Task, policy: Tensor, process: Process) -> Tensor:
+    if not isinstance(task, Perceptron):
+        raise ValueError(
+            f"the closed form is the perceptron's, but the task is a {type(task).__name__}"
+        )
+    return closed_form.adjoint_sweep(task, policy, process.trajectory)
+
+
+def _unrolled(task: Task, policy: Tensor, process: Process) -> Tensor:
+    weights = policy.detach().clone().requires_grad_(True)
+    theta = task.initial.detach().clone().requires_grad_(True)
+    objective = theta.new_zeros(())
+    for row in weights:
+        slope = torch.autograd.grad(
+            row @ task.losses(theta, task.training), theta, create_graph=True
+        )[0]
+        theta = theta - task.learning_rate * slope
+        objective = objective + task.mean_loss(theta, task.desired)
+    return torch.autograd.grad(objective, weights)[0]
+
+
+STRATEGIES: dict[str, Callable[[Task, Tensor, Process], Tensor]] = {
+    "reverse-over-forward": _reverse_over_forward,
+    "closed-form": _closed_form,
+    "unrolled": _unrolled,
+}

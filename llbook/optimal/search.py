@@ -1,0 +1,186 @@
+"""Projected-gradient search for a near-optimal policy (§4.1, Eq. 6).
+
+    γ_t ← Proj[γ_t - ε ∂J/∂γ_t],  for every t at once, from γ = 1/N.
+
+One *epoch* is one such update: a whole training, its backward sweep and T
+projections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from llbook.measures.law import first_order_gap, future_contributions
+from llbook.measures.objective import acceleration_ratio, compression_ratio, loss_auc
+from llbook.optimal.adjoint import policy_gradient
+from llbook.optimal.process import Process, check_policy, constant_policy, train
+from llbook.optimal.simplex import project
+from llbook.tasks.task import Task
+
+__all__ = ["Epoch", "Search", "search"]
+
+SCHEDULES = ("constant", "linear")
+OBJECTIVES = ("sum", "mean")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One policy met in the search. Handed to callbacks; not kept with its arrays.
+
+    Attributes:
+        number: updates made so far; 0 is the policy the search started from.
+        policy: γ, shape (T, N). It is overwritten by the next epoch: copy to keep.
+        process: the training under it.
+        gradient: ∂J/∂γ, shape (T, N), also overwritten.
+        desired, test: loss curves L(θ_0) … L(θ_T) in nats, shape (T + 1,).
+        measures: the row of :attr:`Search.history` of this epoch.
+    """
+
+    number: int
+    policy: Tensor
+    process: Process
+    gradient: Tensor
+    desired: Tensor
+    test: Tensor
+    measures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What :func:`search` returns.
+
+    Attributes:
+        policy: the last policy, shape (T, N).
+        process: the training under it.
+        history: one dictionary per measured epoch with the keys ``epoch``;
+            ``objective``, J = Σ_t L_dsr(θ_t) on the desired examples; on the test
+            examples ``auc`` (J/T), ``cr`` (one unit) and ``cr_mixed`` (the paper's),
+            ``ar``; on the desired examples ``desired_auc``; and ``gap`` and
+            ``relative_gap``, the medians over t of the first-order gap.
+    """
+
+    policy: Tensor
+    process: Process
+    history: list[dict[str, float]]
+
+
+def search(
+    task: Task,
+    steps: int,
+    *,
+    epochs: int,
+    step_size: float,
+    schedule: str = "constant",
+    objective: str = "sum",
+    initial_policy: Tensor | None = None,
+    measure_every: int = 1,
+    callback: Callable[[Epoch], None] | None = None,
+    stop_at_gap: float | None = None,
+    progress: bool = False,
+) -> Search:
+    """Descend J(γ) on the simplices, one projected-gradient update an epoch.
+
+    The policy is optimised on ``task.desired`` alone; ``task.test`` is reported
+    on and influences nothing.
+
+    Args:
+        task: the learning problem.
+        steps: T, the length of a training.
+        epochs: number of updates.
+        step_size: ε of Eq. 6, for the objective named by ``objective``.
+        schedule: ``"constant"``, or ``"linear"``: ε falls linearly, to reach zero
+            after the last update.
+        objective: ``"sum"``, J = Σ_t L_dsr(θ_t), or ``"mean"``, J/T. An ε on the
+            mean is T times an ε on the sum.
+        initial_policy: (T, N); conventional learning, 1/N, unless given.
+        measure_every: epochs between measurements; the first and the last policy
+            are always measured.
+        callback: called with every measured :class:`Epoch`.
+        stop_at_gap: stop once the largest relative first-order gap over the steps
+            of a measured epoch is at most this; off unless given.
+        progress: show a progress bar with J, CR and the time left.
+
+    Raises:
+        ValueError: a number out of range or an unknown name; the message says
+            which, what was got and what is allowed.
+        FloatingPointError: the training diverged.
+    """
+    for name, value, least in (
+        ("steps", steps, 1),
+        ("epochs", epochs, 0),
+        ("measure_every", measure_every, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    if not step_size >= 0:
+        raise ValueError(f"step_size must not be negative, got {step_size}")
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule must be one of {SCHEDULES}, got {schedule!r}")
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
+    scale = step_size / steps if objective == "mean" else step_size
+
+    if initial_policy is None:
+        policy = constant_policy(task, steps)
+    else:
+        check_policy(task, initial_policy)
+        if len(initial_policy) != steps:
+            raise ValueError(f"initial_policy has {len(initial_policy)} steps, expected {steps}")
+        policy = initial_policy.clone()
+
+    history: list[dict[str, float]] = []
+    first_test: Tensor | None = None
+    bar = tqdm(total=epochs, disable=not progress, unit="epoch")
+    with bar:
+        for number in range(epochs + 1):
+            process = train(task, policy)
+            gradient = policy_gradient(task, policy, process)
+            last = number == epochs
+            if number % measure_every == 0 or last:
+                epoch, worst = _measure(task, number, policy, process, gradient, first_test)
+                if first_test is None:
+                    first_test = epoch.test
+                history.append(epoch.measures)
+                bar.set_postfix(
+                    J=f"{epoch.measures['objective']:.4g}", CR=f"{epoch.measures['cr']:.3g}"
+                )
+                if callback is not None:
+                    callback(epoch)
+                last = last or (stop_at_gap is not None and worst <= stop_at_gap)
+            if last:
+                break
+            rate = scale * (1 - number / epochs) if schedule == "linear" else scale
+            policy = project(policy.add_(gradient, alpha=-rate))
+            bar.update()
+    return Search(policy, process, history)
+
+
+def _measure(
+    task: Task,
+    number: int,
+    policy: Tensor,
+    process: Process,
+    gradient: Tensor,
+    first_test: Tensor | None,
+) -> tuple[Epoch, float]:
+    desired = task.trajectory_losses(process.trajectory, task.desired)
+    test = task.trajectory_losses(process.trajectory, task.test)
+    gap = first_order_gap(future_contributions(task, gradient), policy)
+    measures = {
+        "epoch": number,
+        "objective": loss_auc(desired) * process.steps,
+        "desired_auc": loss_auc(desired),
+        "auc": loss_auc(test),
+        "cr": compression_ratio(test, task.vocabulary),
+        "cr_mixed": compression_ratio(test, task.vocabulary, unit="mixed"),
+        "ar": acceleration_ratio(test, test if first_test is None else first_test),
+        "gap": float(torch.median(gap.absolute)),
+        "relative_gap": float(torch.median(gap.relative)),
+    }
+    epoch = Epoch(number, policy, process, gradient, desired, test, measures)
+    return epoch, float(gap.relative.max())

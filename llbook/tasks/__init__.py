@@ -1,0 +1,1 @@
+"""Learning problems: what the search is told about a model and its data."""

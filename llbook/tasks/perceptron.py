@@ -1,0 +1,105 @@
+"""The linear perceptron o = σ(θ·z) of §4.2, with its closed forms.
+
+With the label in {-1, +1} absorbed into the input, a = y·z, the loss depends
+on the margin a·θ alone:
+
+    l(x, θ) = softplus(-a·θ),   ∇l = -σ(-a·θ) a,   ∇²l = σ(a·θ) σ(-a·θ) a aᵀ.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from llbook.data.teacher import Labelled
+from llbook.tasks.task import Task
+
+__all__ = ["Perceptron", "SignedInputs", "initial_parameters"]
+
+
+class SignedInputs:
+    """Labelled inputs in the only form the loss needs: a_n = y_n z_n, shape (n, D)."""
+
+    def __init__(self, examples: Labelled) -> None:
+        inputs, labels = examples
+        if inputs.ndim != 2 or labels.shape != inputs.shape[:1]:
+            raise ValueError(
+                "expected inputs of shape (n, D) and labels of shape (n,), "
+                f"got {tuple(inputs.shape)} and {tuple(labels.shape)}"
+            )
+        if not bool((labels.abs() == 1).all()):
+            raise ValueError("labels must be -1 or +1")
+        self.signed = (inputs * labels[:, None]).contiguous()
+
+    def __len__(self) -> int:
+        return len(self.signed)
+
+
+class Perceptron(Task):
+    """A perceptron without bias, trained on weighted full batches.
+
+    Args:
+        training, desired, test: labelled inputs, D columns each.
+        initial: θ_0, shape (D,).
+        learning_rate: η; 0.1 in the paper.
+
+    Raises:
+        ValueError: shapes that do not fit, labels other than ±1, η ≤ 0.
+    """
+
+    vocabulary = 2
+
+    def __init__(
+        self,
+        training: Labelled,
+        desired: Labelled,
+        test: Labelled,
+        *,
+        initial: Tensor,
+        learning_rate: float = 0.1,
+    ) -> None:
+        if learning_rate <= 0:
+            raise ValueError(f"learning_rate must be positive, got {learning_rate}")
+        self.training = SignedInputs(training)
+        self.desired = SignedInputs(desired)
+        self.test = SignedInputs(test)
+        for name in ("training", "desired", "test"):
+            columns = getattr(self, name).signed.shape[1]
+            if initial.shape != (columns,):
+                raise ValueError(
+                    f"θ_0 has shape {tuple(initial.shape)}, "
+                    f"but the {name} inputs have {columns} columns"
+                )
+        self.initial = initial
+        self.learning_rate = learning_rate
+
+    def losses(self, theta: Tensor, examples: SignedInputs) -> Tensor:
+        """softplus(-a_n·θ) in nats, shape (n,)."""
+        return softplus(-(examples.signed @ theta))
+
+    def trajectory_losses(self, trajectory: Tensor, examples: SignedInputs) -> Tensor:
+        return softplus(-(trajectory @ examples.signed.T)).mean(1)
+
+    def trajectory_gradients(self, trajectory: Tensor, examples: SignedInputs) -> Tensor:
+        pull = torch.sigmoid(-(trajectory @ examples.signed.T))
+        return (pull @ examples.signed).div_(-len(examples))
+
+
+def initial_parameters(
+    kind: str, dimension: int, *, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """θ_0, shape (D,), drawn in float64 from a stream of its own.
+
+    ``"linear"`` is PyTorch's default for a linear layer of D inputs, uniform on
+    ±1/√D; ``"normal"`` is N(0, I); ``"zero"`` is zero. The paper does not say.
+    """
+    generator = torch.Generator().manual_seed(seed + 0x5EED)
+    if kind == "linear":
+        draw = torch.rand(dimension, generator=generator, dtype=torch.float64)
+        return ((2 * draw - 1) / dimension**0.5).to(dtype)
+    if kind == "normal":
+        return torch.randn(dimension, generator=generator, dtype=torch.float64).to(dtype)
+    if kind == "zero":
+        return torch.zeros(dimension, dtype=dtype)
+    raise ValueError(f"initialisation must be 'linear', 'normal' or 'zero', got {kind!r}")

@@ -1,0 +1,85 @@
+"""What the search knows of a learning problem.
+
+A :class:`Task` holds initial parameters, a learning rate and three sets of
+examples, and can evaluate per-example losses. Everything else here follows
+from those losses by automatic differentiation; a task with closed forms
+overrides what it can do faster.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp, vjp
+
+__all__ = ["Task"]
+
+
+class Task(ABC):
+    """A learning problem as the policy search sees it.
+
+    Attributes:
+        initial: θ_0, shape (P,); its dtype and device are those of the search.
+        learning_rate: η of Eq. 1, per step.
+        training: the N examples that a policy weighs.
+        desired: the K examples whose mean loss is L_dsr (Eq. 2).
+        test: K further examples of the desired distribution; only reported on.
+        vocabulary: V, the number of outcomes a loss in nats is spread over
+            (2 for a binary label).
+    """
+
+    initial: Tensor
+    learning_rate: float
+    training: Any
+    desired: Any
+    test: Any
+    vocabulary: int
+
+    @abstractmethod
+    def losses(self, theta: Tensor, examples: Any) -> Tensor:
+        """Per-example losses l(x_n, θ) in nats, shape (n,), differentiable in θ."""
+
+    @property
+    def size(self) -> int:
+        """N, the number of training examples."""
+        return len(self.training)
+
+    def mean_loss(self, theta: Tensor, examples: Any) -> Tensor:
+        """The mean loss over ``examples`` in nats (Eq. 2 for the desired set)."""
+        return self.losses(theta, examples).mean()
+
+    def gradient(self, theta: Tensor, weights: Tensor) -> Tensor:
+        """Σ_n w_n ∇l(x_n, θ) over the training examples, shape (P,)."""
+        return grad(lambda p: weights @ self.losses(p, self.training))(theta)
+
+    def costate_products(
+        self, theta: Tensor, weights: Tensor, costate: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The two products that a backward step needs, in one pass.
+
+        The tangent of the loss vector in direction λ gives λ·∇l_n for every n;
+        the reverse pass through the weighted sum of those tangents gives Hλ,
+        with H = Σ_n w_n ∇²l(x_n, θ). No per-example gradient is ever formed.
+
+        Returns:
+            λ·∇l(x_n, θ), shape (N,), and Hλ, shape (P,).
+        """
+
+        def directional(p: Tensor) -> Tensor:
+            return jvp(lambda q: self.losses(q, self.training), (p,), (costate,))[1]
+
+        slopes, pull = vjp(directional, theta)
+        return slopes, pull(weights)[0]
+
+    def trajectory_losses(self, trajectory: Tensor, examples: Any) -> Tensor:
+        """Mean loss in nats at each row of ``trajectory`` (S, P), shape (S,)."""
+        with torch.no_grad():
+            return torch.stack([self.mean_loss(theta, examples) for theta in trajectory])
+
+    def trajectory_gradients(self, trajectory: Tensor, examples: Any) -> Tensor:
+        """∇ of the mean loss at each row of ``trajectory`` (S, P), shape (S, P)."""
+        slope = grad(lambda p: self.mean_loss(p, examples))
+        return torch.stack([slope(theta) for theta in trajectory])
