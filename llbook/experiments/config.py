@@ -1,0 +1,193 @@
+"""Parameters of the experiments: validated, named twice, with a profile for each purpose.
+
+A parameter has a dotted name (``search.epochs``) by which configurations and
+run keys know it, and a flat one, its last part (``epochs``), by which a
+notebook's ``parameters`` cell and plain papermill know it. Flat names are
+unique within an experiment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+__all__ = ["PROFILES", "ParameterError", "PerceptronConfig", "check_parameters", "overrides"]
+
+PROFILES = ("smoke", "laptop", "paper")
+
+# What a profile changes in a notebook's own defaults, which are those of `laptop`.
+_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
+    "smoke": {
+        "intro": {"size": 64, "dimension": 8, "desired_size": 64, "steps": 40, "epochs": 6},
+        "objective": {"size": 64, "steps": 40},
+        "perceptron": {
+            "size": 128,
+            "dimension": 16,
+            "desired_size": 64,
+            "steps": 60,
+            "epochs": 12,
+            "measure_every": 3,
+        },
+    },
+    "laptop": {},
+    "paper": {"perceptron": {"recompute_records": True}},
+}
+
+
+def overrides(profile: str, notebook: str) -> dict[str, Any]:
+    """The flat parameters that ``profile`` sets in the notebook of this name.
+
+    Raises:
+        ValueError: an unknown profile.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
+    return dict(_OVERRIDES[profile].get(notebook, {}))
+
+
+class ParameterError(ValueError):
+    """A parameter that is unknown, of the wrong type or out of range."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+    )
+
+
+class _Data(_Section):
+    size: int = Field(4096, ge=1, le=2**20, description="N, training examples")
+    desired_size: int = Field(
+        4096, ge=1, le=2**20, description="K, desired and, again, test examples"
+    )
+    dimension: int = Field(128, ge=1, le=2**14, description="D, inputs of the perceptron")
+    label_noise: float = Field(0.0, ge=0, le=0.5, description="share of training labels flipped")
+
+
+class _Model(_Section):
+    initialisation: Literal["linear", "normal", "zero"] = Field(
+        "normal", description="θ_0: PyTorch's default for a linear layer, N(0, I), or zero"
+    )
+
+
+class _Training(_Section):
+    learning_rate: float = Field(0.1, gt=0, le=1e3, description="η of Eq. 1")
+    steps: int = Field(2000, ge=1, le=10**6, description="T, gradient steps of a training")
+
+
+class _Search(_Section):
+    epochs: int = Field(500, ge=0, le=10**6, description="updates of the policy")
+    step_size: float = Field(5e-6, ge=0, le=1e6, description="ε of Eq. 6, for `objective`")
+    schedule: Literal["constant", "linear"] = Field(
+        "constant", description="ε over the epochs: constant, or linear decay to zero"
+    )
+    objective: Literal["sum", "mean"] = Field(
+        "sum", description="the J that ε belongs to: Σ_t L_dsr(θ_t), or that over T"
+    )
+    measure_every: int = Field(10, ge=1, le=10**6, description="epochs between measurements")
+
+
+class _Experiment(_Section):
+    @classmethod
+    def parameters(cls) -> dict[str, str]:
+        """Flat name → dotted name, in order."""
+        names: dict[str, str] = {}
+        for name, field in cls.model_fields.items():
+            section = field.annotation
+            if isinstance(section, type) and issubclass(section, BaseModel):
+                names |= {inner: f"{name}.{inner}" for inner in section.model_fields}
+            else:
+                names[name] = name
+        return names
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, Any]) -> Self:
+        """Build from flat names; those left out keep their defaults.
+
+        Raises:
+            ParameterError: naming each offending parameter, the value got and
+                what is allowed.
+        """
+        names = cls.parameters()
+        check_parameters(values, names)
+        nested: dict[str, Any] = {}
+        for flat, value in values.items():
+            section, _, inner = names[flat].rpartition(".")
+            (nested.setdefault(section, {}) if section else nested)[inner] = value
+        try:
+            return cls(**nested)
+        except ValidationError as error:
+            lines = [
+                f"{'.'.join(map(str, e['loc']))}: got {e['input']!r}; {e['msg'].lower()}"
+                for e in error.errors()
+            ]
+            raise ParameterError("\n".join(lines)) from None
+
+    def flat(self) -> dict[str, Any]:
+        """Flat name → value, in order."""
+        values: dict[str, Any] = {}
+        for value in self.model_dump().items():
+            values |= value[1] if isinstance(value[1], dict) else dict([value])
+        return values
+
+
+class PerceptronConfig(_Experiment):
+    """The perceptron experiment; defaults are the headline setting at the paper's scale."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of data and θ_0")
+    data: _Data = _Data()
+    model: _Model = _Model()
+    training: _Training = _Training()
+    search: _Search = _Search()
+    precision: Literal["float32", "float64"] = Field("float32", description="of the search")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: a GPU where there is one"
+    )
+
+
+def check_parameters(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raise :class:`ParameterError` for a name that is not known, with the nearest one."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+            raise ParameterError(f"unknown parameter {name!r} (value {given[name]!r}){hint}")
+
+
+def from_notebook(
+    variables: Mapping[str, Any], config: type[_Experiment], **extra: type
+) -> tuple[_Experiment, dict[str, Any]]:
+    """Read a notebook's parameters from its ``globals()`` right after the parameters cell.
+
+    Everything defined so far that is neither a module, a function, a class nor
+    IPython's own must be a parameter: papermill only warns of a name that the
+    notebook does not know, so a misspelt one is caught here.
+
+    Args:
+        variables: the notebook's ``globals()``.
+        config: the experiment's model.
+        extra: further parameters of the notebook alone, name → type.
+
+    Returns:
+        The validated configuration, and the extra parameters.
+
+    Raises:
+        ParameterError: an unknown name, a wrong type, a value out of range.
+    """
+    own = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+    skip = types.ModuleType | types.FunctionType | types.BuiltinFunctionType | type
+    given = {
+        name: value
+        for name, value in variables.items()
+        if not name.startswith("_") and name not in own and not isinstance(value, skip)
+    }
+    check_parameters(given, config.parameters() | extra)
+    rest = {name: given.pop(name) for name in extra if name in given}
+    for name, value in rest.items():
+        if type(value) is not extra[name]:
+            raise ParameterError(f"{name}: got {value!r}; expected {extra[name].__name__}")
+    return config.from_flat(given), rest

@@ -1,0 +1,169 @@
+"""The perceptron experiment of §4.2: from a configuration to the arrays that figures read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llbook.data.teacher import teacher_data
+from llbook.experiments.config import PerceptronConfig
+from llbook.measures.law import (
+    contributions,
+    first_order_gap,
+    future_contributions,
+    similarity,
+    zero_weight_share,
+)
+from llbook.optimal.search import Epoch, search
+from llbook.tasks.perceptron import Perceptron, initial_parameters
+
+__all__ = ["CODE", "build_task", "compute"]
+
+# The modules whose source decides what a run contains; the run store hashes them.
+CODE = (
+    "llbook.data.teacher",
+    "llbook.tasks.task",
+    "llbook.tasks.perceptron",
+    "llbook.optimal",
+    "llbook.measures",
+    "llbook.experiments.perceptron",
+)
+
+EARLY_STEPS = 50
+HEAT_MAP_ROWS = 2048
+LEARNED = 1e-6
+BINS = 100
+
+
+def build_task(config: PerceptronConfig) -> Perceptron:
+    """Data, model and θ_0 of a configuration, on its device.
+
+    Raises:
+        RuntimeError: ``device`` is ``"cuda"`` and there is none.
+    """
+    device = config.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(
+            "device: got 'cuda', but PyTorch sees no CUDA device; use 'auto' or 'cpu'"
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = {"float32": torch.float32, "float64": torch.float64}[config.precision]
+    data = teacher_data(
+        size=config.data.size,
+        desired_size=config.data.desired_size,
+        dimension=config.data.dimension,
+        label_noise=config.data.label_noise,
+        seed=config.seed,
+        dtype=dtype,
+    )
+    initial = initial_parameters(
+        config.model.initialisation, config.data.dimension, seed=config.seed, dtype=dtype
+    )
+    sets = [
+        type(examples)(*(part.to(device) for part in examples))
+        for examples in (data.training, data.desired, data.test)
+    ]
+    return Perceptron(
+        *sets, initial=initial.to(device), learning_rate=config.training.learning_rate
+    )
+
+
+def compute(config: PerceptronConfig, *, progress: bool = False) -> dict[str, np.ndarray]:
+    """Run the search and measure it.
+
+    Contributions, SIM_t and the shares of zero weights are taken on the test
+    examples, as the paper takes all its measures; those whose name begins with
+    ``desired_`` on the desired examples that the policy was optimised on.
+
+    Returns:
+        ``history_*`` (E,): a column per key of :attr:`llbook.optimal.search.Search.history`
+        and of the measures here; ``test_curves``, ``similarity``,
+        ``future_similarity`` (E, T + 1 or T): one row per measured epoch;
+        ``first_desired``, ``last_desired`` (T + 1,); ``gap``, ``relative_gap``,
+        ``future_mean``, ``support`` (T,) of the last policy; ``learned_counts``
+        (BINS,): how many (n, t) with loss < 1e-6 have γ_{n,t}/max_n γ_{n,t} in
+        each of equal bins of [0, 1]; ``heat_map`` (rows, steps): γ of the
+        examples whose contribution is positive throughout the early steps, and
+        ``heat_map_examples``, which they are.
+    """
+    task = build_task(config)
+    rows: list[dict[str, float]] = []
+    curves: dict[str, list[Tensor]] = {"test_curves": [], "similarity": [], "future_similarity": []}
+    last: dict[str, Tensor] = {}
+
+    def measure(epoch: Epoch) -> None:
+        instant = contributions(task, epoch.process, examples=task.test)
+        future = future_contributions(task, epoch.gradient)
+        sim, future_sim = similarity(instant, epoch.policy), similarity(future, epoch.policy)
+        on_desired = similarity(contributions(task, epoch.process), epoch.policy)
+        rows.append(
+            epoch.measures
+            | {
+                "similarity": float(sim.nanmean()),
+                "desired_similarity": float(on_desired.nanmean()),
+                "future_similarity": float(future_sim.nanmean()),
+                "undefined_share": float(sim.isnan().double().mean()),
+                "zero_weight_share": zero_weight_share(instant, epoch.policy),
+                "support_share": float((epoch.policy != 0).double().mean()),
+            }
+        )
+        for name, curve in (
+            ("test_curves", epoch.test),
+            ("similarity", sim),
+            ("future_similarity", future_sim),
+        ):
+            curves[name].append(curve.float())
+        if epoch.number == 0:
+            last["first_desired"] = epoch.desired
+        if epoch.number == config.search.epochs:
+            gap = first_order_gap(future, epoch.policy)
+            last.update(
+                last_desired=epoch.desired,
+                gap=gap.absolute,
+                relative_gap=gap.relative,
+                future_mean=gap.mean,
+                support=(epoch.policy != 0).sum(1),
+            )
+            last["learned_counts"] = _learned_weights(task, epoch)
+            last["heat_map_examples"] = _early_contributors(instant)
+            last["heat_map"] = epoch.policy[:EARLY_STEPS, last["heat_map_examples"]].T.contiguous()
+
+    search(
+        task,
+        config.training.steps,
+        epochs=config.search.epochs,
+        step_size=config.search.step_size,
+        schedule=config.search.schedule,
+        objective=config.search.objective,
+        measure_every=config.search.measure_every,
+        callback=measure,
+        progress=progress,
+    )
+    arrays: dict[str, Any] = {
+        f"history_{key}": np.array([row[key] for row in rows]) for key in rows[0]
+    }
+    arrays |= {name: torch.stack(list_).cpu().numpy() for name, list_ in curves.items()}
+    arrays |= {name: tensor.cpu().numpy() for name, tensor in last.items()}
+    return arrays
+
+
+def _learned_weights(task: Perceptron, epoch: Epoch) -> Tensor:
+    """Counts over bins of γ_{n,t}/max_n γ_{n,t} for the (n, t) with loss < 1e-6 (Fig. 9)."""
+    counts = torch.zeros(BINS, dtype=torch.int64)
+    # a loss below this is a margin above -log(expm1(LEARNED))
+    margin = -float(np.log(np.expm1(LEARNED)))
+    for weights, theta in zip(epoch.policy, epoch.process.trajectory[:-1], strict=True):
+        learned = task.training.signed @ theta > margin
+        share = (weights[learned] / weights.max()).cpu().double()
+        counts += torch.histc(share, bins=BINS, min=0, max=1).long()
+    return counts
+
+
+def _early_contributors(instant: Tensor) -> Tensor:
+    """Examples whose contribution is positive at each of the first steps, at most 2048."""
+    positive = (instant[:EARLY_STEPS] > 0).all(0)
+    return positive.nonzero()[:HEAT_MAP_ROWS, 0]

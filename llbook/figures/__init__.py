@@ -1,0 +1,1 @@
+"""Measures in, Matplotlib figures out: nothing here trains."""
