@@ -20,7 +20,7 @@ from llbook.measures.law import (
 from llbook.optimal.search import Epoch, search
 from llbook.tasks.perceptron import Perceptron, initial_parameters
 
-__all__ = ["CODE", "build_task", "compute"]
+__all__ = ["CODE", "RECORDED", "build_task", "compute", "condense", "recorded_configs"]
 
 # The modules whose source decides what a run contains; the run store hashes them.
 CODE = (
@@ -31,6 +31,25 @@ CODE = (
     "llbook.measures",
     "llbook.experiments.perceptron",
 )
+
+# Settings whose runs are kept as records, as changes to the defaults of PerceptronConfig.
+RECORDED: dict[str, dict[str, Any]] = {
+    "headline": {},
+    "as-printed": {"initialisation": "linear", "desired_size": 512},
+    "normal-512": {"desired_size": 512},
+    "linear-4096": {"initialisation": "linear"},
+    "noise-20-linear-512": {"initialisation": "linear", "desired_size": 512, "label_noise": 0.2},
+    "noise-20-normal-512": {"desired_size": 512, "label_noise": 0.2},
+    "decay-headline": {"objective": "mean", "schedule": "linear", "step_size": 1e-3},
+    "decay-as-printed": {
+        "initialisation": "linear",
+        "desired_size": 512,
+        "objective": "mean",
+        "schedule": "linear",
+        "step_size": 1e-3,
+    },
+}
+SEEDS = (0, 1, 2)
 
 EARLY_STEPS = 50
 HEAT_MAP_ROWS = 2048
@@ -80,7 +99,8 @@ def compute(config: PerceptronConfig, *, progress: bool = False) -> dict[str, np
     ``desired_`` on the desired examples that the policy was optimised on.
 
     Returns:
-        ``history_*`` (E,): a column per key of :attr:`llbook.optimal.search.Search.history`
+        ``curve_epochs`` (E,) and ``curve_steps`` (T + 1,), the epochs and steps of the
+        curves; ``history_*`` (E,): a column per key of :attr:`llbook.optimal.search.Search.history`
         and of the measures here; ``test_curves``, ``similarity``,
         ``future_similarity`` (E, T + 1 or T): one row per measured epoch;
         ``first_desired``, ``last_desired`` (T + 1,); ``gap``, ``relative_gap``,
@@ -146,9 +166,46 @@ def compute(config: PerceptronConfig, *, progress: bool = False) -> dict[str, np
     arrays: dict[str, Any] = {
         f"history_{key}": np.array([row[key] for row in rows]) for key in rows[0]
     }
+    arrays["curve_epochs"] = arrays["history_epoch"]
+    arrays["curve_steps"] = np.arange(config.training.steps + 1)
     arrays |= {name: torch.stack(list_).cpu().numpy() for name, list_ in curves.items()}
     arrays |= {name: tensor.cpu().numpy() for name, tensor in last.items()}
     return arrays
+
+
+def recorded_configs() -> dict[str, PerceptronConfig]:
+    """Record name → configuration, every recorded setting at every seed."""
+    return {
+        f"perceptron-{name}-seed{seed}": PerceptronConfig.from_flat(changes | {"seed": seed})
+        for name, changes in RECORDED.items()
+        for seed in SEEDS
+    }
+
+
+def condense(
+    arrays: dict[str, np.ndarray], *, policies: int = 11, points: int = 500
+) -> dict[str, np.ndarray]:
+    """The arrays of a run as a record keeps them: fewer curves, fewer steps, no policy.
+
+    Args:
+        arrays: what :func:`compute` returned.
+        policies: how many measured epochs keep their curves, first and last among them.
+        points: into how many equal stretches the steps of a curve are cut.
+    """
+    kept = {name: array for name, array in arrays.items() if not name.startswith("heat_map")}
+    steps = arrays["curve_steps"]
+    columns = np.unique(np.linspace(0, len(steps) - 1, points + 1).round().astype(int))
+    rows = np.unique(np.linspace(0, len(arrays["curve_epochs"]) - 1, policies).round().astype(int))
+    kept["curve_epochs"] = arrays["curve_epochs"][rows]
+    kept["curve_steps"] = steps[columns]
+    kept["test_curves"] = arrays["test_curves"][np.ix_(rows, columns)]
+    for name in ("similarity", "future_similarity"):
+        kept[name] = arrays[name][np.ix_(rows, columns[:-1])]
+    for name in ("first_desired", "last_desired"):
+        kept[name] = arrays[name][columns]
+    for name in ("gap", "relative_gap", "future_mean", "support"):
+        kept[name] = arrays[name][columns[:-1]]
+    return kept
 
 
 def _learned_weights(task: Perceptron, epoch: Epoch) -> Tensor:

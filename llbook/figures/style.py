@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib as mpl
 import seaborn as sns
 from cycler import cycler
+from matplotlib.figure import Figure
 
-__all__ = ["CONVENTIONAL", "NEAR_OPTIMAL", "PAPER", "RATIO_MAP", "apply"]
+__all__ = ["CONVENTIONAL", "NEAR_OPTIMAL", "PAPER", "RATIO_MAP", "apply", "subplots"]
 
 _palette = sns.color_palette("colorblind").as_hex()
 CONVENTIONAL = _palette[7]
@@ -20,8 +23,14 @@ def apply() -> None:
 
     Figures are SVG with their text kept as text. They stand on an opaque light
     ground in both colour modes of the site: a figure never depends on the page
-    behind it.
+    behind it. Inside a notebook, figures are shown as such SVG.
     """
+    from IPython import get_ipython
+
+    if get_ipython() is not None:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg", metadata={"Date": None})
     mpl.rcParams.update(
         {
             "figure.figsize": (6.4, 3.8),
@@ -49,3 +58,10 @@ def apply() -> None:
             "legend.fontsize": 10,
         }
     )
+
+
+def subplots(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """A figure that pyplot does not know of, and its axes: shown once, where it is returned."""
+    size = options.pop("figsize", None)
+    figure = Figure(figsize=size)
+    return figure, figure.subplots(rows, columns, **options)

@@ -24,12 +24,16 @@ BLOCKS = 16
 _FLAGS = {"reassoc", "contract", "nsz"}
 
 
+def _on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
 def descend(task: Perceptron, policy: Tensor) -> Tensor:
     """θ_0 … θ_T of Eq. 1, shape (T + 1, D), for a policy (T, N)."""
     signed, eta = task.training.signed, task.learning_rate
     trajectory = policy.new_empty(len(policy) + 1, len(task.initial))
     trajectory[0] = task.initial
-    if policy.device.type == "cpu":
+    if _on_cpu(policy):
         inputs = signed.numpy()
         _descend(inputs, policy.contiguous().numpy(), inputs.dtype.type(eta), trajectory.numpy())
     else:
@@ -50,7 +54,7 @@ def adjoint_sweep(task: Perceptron, policy: Tensor, trajectory: Tensor) -> Tenso
     slopes = task.trajectory_gradients(trajectory, task.desired)
     # overwritten in place: s goes in, ∂J/∂γ comes out
     gradient = torch.sigmoid_((trajectory[:-1] @ signed.T).neg_())
-    if policy.device.type == "cpu":
+    if _on_cpu(policy):
         inputs = signed.numpy()
         _adjoint_sweep(
             inputs,

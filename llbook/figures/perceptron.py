@@ -1,0 +1,335 @@
+"""The paper's figures of the perceptron experiment, and those of its open points.
+
+Every function takes the arrays of a run (see
+:func:`llbook.experiments.perceptron.compute`) and returns a Matplotlib figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.optimize import curve_fit
+
+from llbook.figures import style
+
+__all__ = [
+    "compression_fit",
+    "early_heat_map",
+    "first_order_gaps",
+    "learned_weights",
+    "loss_curves",
+    "search_progress",
+    "settings_spread",
+    "similarity_against_compression",
+    "similarity_against_loss",
+    "zero_weights",
+]
+
+Arrays = Mapping[str, NDArray]
+
+
+def loss_curves(run: Arrays, *, paper_ratio: float | None = None) -> Figure:
+    """Figure 5a: test loss of conventional and of near-optimal learning, with AR."""
+    old, new = run["test_curves"][0], run["test_curves"][-1]
+    steps = run["curve_steps"]
+    ratio = float(run["history_ar"][-1])
+    figure, axes = style.subplots()
+    axes.plot(steps, old, color=style.CONVENTIONAL, label="conventional, γ = 1/N")
+    axes.plot(steps, new, color=style.NEAR_OPTIMAL, label="near-optimal", linestyle="-")
+    best = float(np.min(old))
+    if np.isfinite(ratio):
+        reached = steps[-1] / ratio
+        axes.plot([reached, steps[-1]], [best, best], color="#555555", linestyle=":", linewidth=1.2)
+        axes.plot([reached], [best], marker="o", color=style.NEAR_OPTIMAL)
+        text = f"AR {ratio:.2f}"
+        if paper_ratio is not None:
+            text += f"\n(paper: {paper_ratio:.2f})"
+        axes.annotate(
+            text, (reached, best), xytext=(10, 14), textcoords="offset points", va="bottom"
+        )
+    axes.set(xlabel="step t", ylabel=r"test loss $L_\mathrm{dsr}(\theta_t)$ (nats)")
+    axes.set_ylim(bottom=0, top=min(float(old[0]), 4 * float(np.median(old))) * 1.05)
+    axes.legend()
+    return figure
+
+
+def search_progress(run: Arrays, *, paper: tuple[float, float] | None = None) -> Figure:
+    """Figure 4a: AUC/T on both sets, and CR in both unit conventions, over search epochs.
+
+    Args:
+        run: arrays of a run.
+        paper: the paper's AUC/T before and after, drawn as marks.
+    """
+    epochs = run["history_epoch"]
+    figure, (left, right) = style.subplots(1, 2, figsize=(8.2, 3.6))
+    left.plot(epochs, run["history_auc"], color=style.NEAR_OPTIMAL, label="test")
+    left.plot(
+        epochs,
+        run["history_desired_auc"],
+        color=style.CONVENTIONAL,
+        linestyle="--",
+        label="desired (optimised)",
+    )
+    if paper is not None:
+        left.plot(
+            [epochs[0], epochs[-1]],
+            paper,
+            color=style.PAPER,
+            marker="D",
+            linestyle="none",
+            label="paper, read off Fig. 4a",
+            clip_on=False,
+        )
+    left.set(xlabel="search epoch", ylabel="AUC / T (nats)")
+    left.set_ylim(bottom=0)
+    left.legend()
+    right.plot(
+        epochs,
+        run["history_cr_mixed"],
+        color=style.NEAR_OPTIMAL,
+        linestyle="--",
+        label="paper's: bits over nats",
+    )
+    right.plot(epochs, run["history_cr"], color=style.NEAR_OPTIMAL, label="in one unit")
+    right.set(xlabel="search epoch", ylabel="compression ratio CR (test)")
+    right.set_ylim(bottom=0)
+    right.legend(loc="lower right")
+    return figure
+
+
+def similarity_against_loss(run: Arrays, *, at_most: int = 9) -> Figure:
+    """Figure 6a: SIM_t against L_dsr(θ_t), a line per policy met in the search."""
+    rows = np.unique(np.linspace(0, len(run["curve_epochs"]) - 1, at_most).round().astype(int))
+    chosen = np.searchsorted(run["history_epoch"], run["curve_epochs"])
+    ratios = run["history_cr_mixed"][chosen]
+    norm = Normalize(float(ratios.min()), float(ratios.max()))
+    figure, axes = style.subplots()
+    mappable = ScalarMappable(norm, style.RATIO_MAP)
+    for row in rows:
+        curve = run["similarity"][row]
+        loss = run["test_curves"][row][: len(curve)]
+        axes.plot(loss, curve, color=mappable.to_rgba(ratios[row]), linewidth=1.4)
+    axes.set(
+        xlabel=r"test loss $L_\mathrm{dsr}(\theta_t)$ (nats; training runs to the left)",
+        ylabel=r"$\mathrm{SIM}_t$",
+        xscale="log",
+    )
+    figure.colorbar(mappable, ax=axes, label="CR of the policy (paper's unit)")
+    return figure
+
+
+def _law(ratio: NDArray, scale: float, limit: float, power: float) -> NDArray:
+    return np.log(scale) - power * np.log(limit - ratio)
+
+
+def compression_fit(ratio: NDArray, similarity: NDArray) -> tuple[NDArray, float] | None:
+    """Least squares for SIM = log(a / (b - CR)^c) with b > max CR (the form of Fig. 7).
+
+    Returns:
+        (a, b, c) and r², or None where the fit does not converge.
+    """
+    keep = np.isfinite(ratio) & np.isfinite(similarity)
+    x, y = ratio[keep], similarity[keep]
+    if len(x) < 5 or np.ptp(x) == 0:
+        return None
+    top = float(x.max())
+    try:
+        values, _ = curve_fit(
+            _law,
+            x,
+            y,
+            p0=(1.0, top + 0.1 * np.ptp(x), 0.1),
+            bounds=([1e-9, top * (1 + 1e-6), 0.0], [1e9, top * 10, 1e3]),
+            maxfev=20000,
+        )
+    except RuntimeError:
+        return None
+    left = float(((y - _law(x, *values)) ** 2).sum())
+    return values, 1 - left / float(((y - y.mean()) ** 2).sum())
+
+
+def similarity_against_compression(run: Arrays) -> Figure:
+    """Figure 7a: mean SIM against CR with the fitted divergence; the λ-version beside it."""
+    ratio, mean = run["history_cr_mixed"], run["history_similarity"]
+    figure, (left, right) = style.subplots(1, 2, figsize=(8.2, 3.6))
+    left.plot(
+        ratio, mean, marker="o", linestyle="none", markersize=4, label="policies of the search"
+    )
+    fitted = compression_fit(ratio, mean)
+    if fitted is not None:
+        values, quality = fitted
+        grid = np.linspace(float(ratio.min()), float(ratio.max()), 200)
+        left.plot(
+            grid,
+            _law(grid, *values),
+            color=style.PAPER,
+            label=f"log(a/(b − CR)$^c$), b = {values[1]:.2f}, r² = {quality:.3f}",
+        )
+    left.set(xlabel="CR (paper's unit)", ylabel="mean SIM", title="with ∇L (the law)")
+    left.legend(fontsize=8.5, loc="upper left")
+    right.plot(
+        ratio,
+        run["history_future_similarity"],
+        marker="s",
+        linestyle="none",
+        markersize=4,
+        color=style.PAPER,
+    )
+    right.set(xlabel="CR (paper's unit)", ylabel="mean SIM", title="with λ (the exact condition)")
+    return figure
+
+
+def zero_weights(run: Arrays) -> Figure:
+    """Figure 8a: of the (n, t) with CT ≤ 0, the share with γ = 0, against CR."""
+    figure, axes = style.subplots()
+    axes.plot(
+        run["history_cr_mixed"], 100 * run["history_zero_weight_share"], marker="o", markersize=4
+    )
+    axes.set(xlabel="CR (paper's unit)", ylabel="share of γ = 0 where CT ≤ 0 (%)", ylim=(-2, 102))
+    return figure
+
+
+def learned_weights(run: Arrays) -> Figure:
+    """Figure 9: distribution of γ_{n,t}/max_n γ_{n,t} over examples already learned."""
+    counts = run["learned_counts"]
+    figure, axes = style.subplots()
+    total = counts.sum()
+    if total == 0:
+        axes.text(
+            0.5,
+            0.5,
+            "no example ever has a loss below 1e-6 in this run",
+            transform=axes.transAxes,
+            ha="center",
+        )
+    else:
+        edges = np.linspace(0, 1, len(counts) + 1)
+        axes.plot(edges, 100 * np.concatenate([[0], counts.cumsum()]) / total)
+        axes.axvline(0.2, color=style.PAPER, linestyle="--", linewidth=1.2)
+        axes.axhline(
+            90,
+            color=style.PAPER,
+            linestyle="--",
+            linewidth=1.2,
+            label="paper: more than 90% below 0.2",
+        )
+        axes.legend(loc="lower right")
+    axes.set(
+        xlabel=r"$\gamma_{n,t}\,/\,\max_n \gamma_{n,t}$",
+        ylabel="share of learned (n, t) (%)",
+        xlim=(0, 1),
+        ylim=(0, 102),
+    )
+    return figure
+
+
+def early_heat_map(run: Arrays) -> Figure:
+    """Figure 10a: γ of early steps, examples in the order of their first large weight."""
+    weights = run["heat_map"]
+    figure, axes = style.subplots(figsize=(6.4, 4.6))
+    if weights.size:
+        # examples that carry weight at the same time stand together
+        center = weights @ np.arange(weights.shape[1]) / np.maximum(weights.sum(1), 1e-30)
+        order = np.lexsort((center, -(weights > 0).sum(1)))
+        floor = float(weights.max()) * 1e-3
+        image = axes.imshow(
+            np.maximum(weights[order], floor),
+            aspect="auto",
+            interpolation="nearest",
+            cmap="magma",
+            norm=LogNorm(floor, float(weights.max())),
+            rasterized=True,
+        )
+        figure.colorbar(image, ax=axes, label="γ (logarithmic; the darkest includes zero)")
+    axes.set(xlabel="step t", ylabel="example (sorted)")
+    axes.grid(False)
+    return figure
+
+
+def first_order_gaps(run: Arrays) -> Figure:
+    """How far the last policy is from first-order optimality, and how many examples it uses."""
+    figure, (left, right) = style.subplots(1, 2, figsize=(8.2, 3.6))
+    steps = run["curve_steps"][:-1]
+    positive = run["future_mean"] > 0
+    left.plot(
+        steps[positive],
+        run["relative_gap"][positive],
+        marker=".",
+        markersize=2,
+        linestyle="none",
+        label="relative",
+    )
+    left.set(xlabel="step t", ylabel="relative first-order gap", yscale="log")
+    right.plot(steps, run["support"])
+    right.set(xlabel="step t", ylabel="examples with γ > 0", yscale="log")
+    return figure
+
+
+def settings_spread(
+    names: Sequence[str],
+    before: Sequence[Sequence[float]],
+    after: Sequence[Sequence[float]],
+    ratio: Sequence[Sequence[float]],
+    *,
+    paper: tuple[float, float, float] | None = None,
+) -> Figure:
+    """AUC/T before and after, and AR, of several settings: a mark per seed.
+
+    Args:
+        names: one per setting.
+        before, after, ratio: per setting, a value per seed.
+        paper: the paper's three values, drawn as lines.
+    """
+    figure, (left, right) = style.subplots(
+        1, 2, figsize=(8.8, 0.42 * len(names) + 1.7), sharey=True, width_ratios=(3, 2)
+    )
+    for row, (old, new, gain) in enumerate(zip(before, after, ratio, strict=True)):
+        left.plot(
+            old,
+            [row] * len(old),
+            marker="|",
+            markersize=12,
+            linestyle="none",
+            color="#666666",
+            label="conventional" if row == 0 else None,
+        )
+        left.plot(
+            new,
+            [row] * len(new),
+            marker="o",
+            markersize=5,
+            linestyle="none",
+            color=style.NEAR_OPTIMAL,
+            label="searched" if row == 0 else None,
+        )
+        right.plot(
+            gain,
+            [row] * len(gain),
+            marker="o",
+            markersize=5,
+            linestyle="none",
+            color=style.NEAR_OPTIMAL,
+        )
+    if paper is not None:
+        for axes, values in ((left, paper[:2]), (right, paper[2:])):
+            for value in values:
+                axes.axvline(
+                    value,
+                    color=style.PAPER,
+                    linestyle="--",
+                    linewidth=1.2,
+                    label="paper" if value == paper[0] else None,
+                )
+    left.set_yticks(range(len(names)), names)
+    left.invert_yaxis()
+    left.set(xlabel="test AUC / T (nats)", xlim=(0, None))
+    right.set(xlabel="acceleration ratio AR", xscale="log")
+    right.set_xticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+    right.minorticks_off()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure

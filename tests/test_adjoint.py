@@ -1,0 +1,199 @@
+"""∂J/∂γ: every strategy against every other, NumPy sensitivities and finite differences."""
+
+import numpy as np
+import numpy_perceptron
+import pytest
+import torch
+from llbook.data.teacher import teacher_data
+from llbook.optimal import closed_form
+from llbook.optimal.adjoint import STRATEGIES, policy_gradient
+from llbook.optimal.process import check_policy, constant_policy, train
+from llbook.optimal.simplex import project
+from llbook.tasks.perceptron import Perceptron, initial_parameters
+from llbook.tasks.task import Task
+
+
+def perceptron(dtype=torch.float64, *, size=31, dimension=5, desired_size=20, eta=0.1):
+    data = teacher_data(size=size, desired_size=desired_size, dimension=dimension, dtype=dtype)
+    initial = initial_parameters("normal", dimension, dtype=dtype)
+    return (
+        Perceptron(data.training, data.desired, data.test, initial=initial, learning_rate=eta),
+        data,
+    )
+
+
+def random_policy(task, steps, *, spread=0.05):
+    generator = torch.Generator().manual_seed(7)
+    noise = torch.randn(steps, task.size, generator=generator, dtype=torch.float64) * spread
+    return project(noise.to(task.initial.dtype))
+
+
+class Quadratic(Task):
+    """l_n = ½ (θ - c_n)ᵀ A_n (θ - c_n) + (q_n·θ)⁴/4: a task with no closed form here."""
+
+    vocabulary = 2
+
+    def __init__(self, dtype=torch.float64):
+        generator = torch.Generator().manual_seed(3)
+
+        def examples(count):
+            root = torch.randn(count, 4, 4, generator=generator, dtype=dtype) / 2
+            centre = torch.randn(count, 4, generator=generator, dtype=dtype)
+            return torch.cat([(root @ root.mT).flatten(1), centre], 1)
+
+        self.training, self.desired, self.test = examples(9), examples(5), examples(5)
+        self.initial = torch.randn(4, generator=generator, dtype=dtype)
+        self.learning_rate = 0.05
+
+    def losses(self, theta, examples):
+        matrix, centre = examples[:, :16].unflatten(1, (4, 4)), examples[:, 16:]
+        offset = theta - centre
+        return torch.einsum("ni,nij,nj->n", offset, matrix, offset) / 2 + (centre @ theta) ** 4 / 4
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("spread", [0.05, 3.0], ids=["dense", "sparse"])
+def test_strategies_agree_on_the_perceptron(dtype, bound, spread):
+    task, _ = perceptron(dtype)
+    policy = random_policy(task, 60, spread=spread)
+    process = train(task, policy)
+    reference = policy_gradient(task, policy, process, strategy="unrolled")
+    for strategy in STRATEGIES:
+        assert (
+            relative(policy_gradient(task, policy, process, strategy=strategy), reference) < bound
+        )
+    assert torch.equal(
+        policy_gradient(task, policy, process),
+        policy_gradient(task, policy, process, strategy="closed-form"),
+    )
+
+
+def test_strategies_agree_on_a_task_without_closed_form():
+    task = Quadratic()
+    policy = random_policy(task, 40, spread=0.3)
+    process = train(task, policy)
+    reference = policy_gradient(task, policy, process, strategy="unrolled")
+    assert relative(policy_gradient(task, policy, process), reference) < 1e-9
+    with pytest.raises(ValueError, match="Quadratic"):
+        policy_gradient(task, policy, process, strategy="closed-form")
+
+
+def test_agrees_with_numpy_sensitivities():
+    task, data = perceptron()
+    policy = random_policy(task, 50)
+    process = train(task, policy)
+    numpy = [part.numpy() for part in (*data.training, *data.desired)]
+    path = numpy_perceptron.train(*numpy[:2], task.initial.numpy(), 0.1, policy.numpy())
+    assert np.abs(process.trajectory.numpy() - path).max() < 1e-12
+    expected = numpy_perceptron.policy_gradient(*numpy, task.initial.numpy(), 0.1, policy.numpy())
+    assert relative(policy_gradient(task, policy, process), torch.from_numpy(expected)) < 1e-9
+    losses = [numpy_perceptron.mean_loss(*numpy[2:], theta) for theta in path]
+    ours = task.trajectory_losses(process.trajectory, task.desired)
+    assert np.abs(ours.numpy() - losses).max() < 1e-12
+
+
+@pytest.mark.parametrize("make", [lambda: perceptron()[0], Quadratic], ids=["closed", "generic"])
+def test_agrees_with_central_differences(make):
+    task = make()
+    policy = random_policy(task, 12, spread=0.02)
+    gradient = policy_gradient(task, policy, train(task, policy))
+
+    def objective(weights):
+        # off the simplex on purpose: the gradient is that of J as a function of free weights
+        theta = task.initial
+        total = 0.0
+        for row in weights:
+            theta = theta - task.learning_rate * task.gradient(theta, row)
+            total += float(task.mean_loss(theta, task.desired))
+        return total
+
+    step = 1e-5
+    numeric = torch.zeros_like(policy)
+    for t in range(policy.shape[0]):
+        for n in range(policy.shape[1]):
+            shift = torch.zeros_like(policy)
+            shift[t, n] = step
+            numeric[t, n] = (objective(policy + shift) - objective(policy - shift)) / (2 * step)
+    assert relative(numeric, gradient) < 1e-6
+
+
+@pytest.mark.parametrize("spread", [0.05, 3.0], ids=["dense", "sparse"])
+def test_compiled_and_tensor_sweeps_agree(spread, monkeypatch):
+    task, _ = perceptron()
+    policy = random_policy(task, 30, spread=spread)
+    process = train(task, policy)
+    compiled = policy_gradient(task, policy, process)
+    # the route of other devices, taken on the CPU
+    monkeypatch.setattr(closed_form, "_on_cpu", lambda tensor: False)
+    assert relative(train(task, policy).trajectory, process.trajectory) < 1e-12
+    assert relative(policy_gradient(task, policy, process), compiled) < 1e-12
+
+
+def test_does_not_depend_on_the_number_of_threads():
+    numba = pytest.importorskip("numba")
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("one thread only")
+    task, _ = perceptron(torch.float32, size=300)
+    policy = random_policy(task, 40, spread=0.01)
+    results = []
+    before = numba.get_num_threads()
+    try:
+        for threads in (1, 2):
+            numba.set_num_threads(threads)
+            process = train(task, policy)
+            results.append((process.trajectory, policy_gradient(task, policy, process)))
+    finally:
+        numba.set_num_threads(before)
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+
+def test_a_weight_of_zero_still_has_its_gradient():
+    task, _ = perceptron()
+    policy = constant_policy(task, 5)
+    policy[:, 0] = 0
+    policy = policy / policy.sum(1, keepdim=True)
+    gradient = policy_gradient(task, policy, train(task, policy))
+    assert (gradient[:, 0] != 0).all()
+
+
+def test_bad_input_is_named():
+    task, data = perceptron()
+    policy = constant_policy(task, 5)
+    process = train(task, policy)
+    with pytest.raises(ValueError, match="3 steps, the process 5"):
+        policy_gradient(task, policy[:3], process)
+    with pytest.raises(ValueError, match="unknown strategy 'magic'"):
+        policy_gradient(task, policy, process, strategy="magic")
+    with pytest.raises(ValueError, match=r"shape \(T, 31\).*got \(5, 30\)"):
+        check_policy(task, policy[:, :30])
+    with pytest.raises(TypeError, match="float64.*float32"):
+        check_policy(task, policy.float())
+    broken = policy.clone()
+    broken[3, 1] = -0.1
+    with pytest.raises(ValueError, match="row 3.*smallest weight -0.1"):
+        train(task, broken)
+    broken[3, 1] = float("nan")
+    with pytest.raises(ValueError, match="row 3"):
+        train(task, broken)
+    with pytest.raises(ValueError, match="columns"):
+        Perceptron(*data[:3], initial=torch.zeros(4, dtype=torch.float64))
+    with pytest.raises(ValueError, match="learning_rate must be positive, got 0"):
+        Perceptron(*data[:3], initial=task.initial, learning_rate=0)
+    with pytest.raises(ValueError, match="-1 or \\+1"):
+        Perceptron(
+            data.training._replace(labels=data.training.labels * 2),
+            *data[1:3],
+            initial=task.initial,
+        )
+
+
+def test_divergence_is_an_error():
+    task = Quadratic()
+    task.learning_rate = 1e6
+    with pytest.raises(FloatingPointError, match="not finite from step"):
+        train(task, constant_policy(task, 60))
