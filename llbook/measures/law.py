@@ -31,6 +31,8 @@ __all__ = [
     "zero_weight_share",
 ]
 
+BLOCK = 256  # steps a block: intermediate matrices stay small
+
 
 def contributions(task: Task, process: Any, *, examples: Any = None) -> Tensor:
     """CT_{n,t} = ∇L(θ_t)·∇l(x_n, θ_t) for t = 0..T-1, shape (T, N) (Eq. 5).
@@ -44,7 +46,12 @@ def contributions(task: Task, process: Any, *, examples: Any = None) -> Tensor:
     slopes = task.trajectory_gradients(states, task.desired if examples is None else examples)
     if isinstance(task, Perceptron):
         signed = task.training.signed
-        return torch.sigmoid_((states @ signed.T).neg_()).mul_(slopes @ signed.T).neg_()
+        result = states.new_empty(len(states), task.size)
+        for rows, at, along in zip(
+            result.split(BLOCK), states.split(BLOCK), slopes.split(BLOCK), strict=True
+        ):
+            torch.sigmoid_(torch.mm(at, signed.T, out=rows).neg_()).mul_(along @ signed.T).neg_()
+        return result
     return torch.stack(
         [
             jvp(lambda p: task.losses(p, task.training), (theta,), (slope,))[1]
@@ -85,12 +92,19 @@ def similarity(contribution: Tensor, policy: Tensor) -> Tensor:
         ValueError: shapes that differ.
     """
     _check(contribution, policy)
+    result = [
+        _similarity(*rows)
+        for rows in zip(contribution.split(BLOCK), policy.split(BLOCK), strict=True)
+    ]
+    return torch.cat(result)
+
+
+def _similarity(contribution: Tensor, policy: Tensor) -> Tensor:
     support = policy != 0
     members = support.sum(1)
     mean = (policy * contribution).sum(1)
-    spread = torch.where(support, contribution - mean[:, None], 0).square_().sum(1) / members
-    result = mean / spread.sqrt()
-    return torch.where(members >= 2, result, torch.nan)
+    spread = ((contribution - mean[:, None]) * support).square_().sum(1) / members
+    return torch.where(members >= 2, mean / spread.sqrt(), torch.nan)
 
 
 class FirstOrderGap(NamedTuple):
@@ -122,7 +136,7 @@ def first_order_gap(future: Tensor, policy: Tensor) -> FirstOrderGap:
         ValueError: shapes that differ.
     """
     _check(future, policy)
-    mean = (policy * future).sum(1)
+    mean = torch.linalg.vecdot(policy, future)
     absolute = (future.amax(1) - mean).clamp_(min=0)
     return FirstOrderGap(absolute, absolute / mean.abs(), mean)
 

@@ -17,6 +17,8 @@ from llbook.tasks.task import Task
 
 __all__ = ["Perceptron", "SignedInputs", "initial_parameters"]
 
+BLOCK = 256
+
 
 class SignedInputs:
     """Labelled inputs in the only form the loss needs: a_n = y_n z_n, shape (n, D)."""
@@ -78,12 +80,24 @@ class Perceptron(Task):
         """softplus(-a_n·θ) in nats, shape (n,)."""
         return softplus(-(examples.signed @ theta))
 
+    # Rows go through in blocks: the intermediate (rows, n) matrices stay in the
+    # cache, and a long trajectory costs no more memory than a short one.
+
     def trajectory_losses(self, trajectory: Tensor, examples: SignedInputs) -> Tensor:
-        return softplus(-(trajectory @ examples.signed.T)).mean(1)
+        return torch.cat(
+            [
+                softplus((rows @ examples.signed.T).neg_()).mean(1)
+                for rows in trajectory.split(BLOCK)
+            ]
+        )
 
     def trajectory_gradients(self, trajectory: Tensor, examples: SignedInputs) -> Tensor:
-        pull = torch.sigmoid(-(trajectory @ examples.signed.T))
-        return (pull @ examples.signed).div_(-len(examples))
+        return torch.cat(
+            [
+                (torch.sigmoid_((rows @ examples.signed.T).neg_()) @ examples.signed)
+                for rows in trajectory.split(BLOCK)
+            ]
+        ).div_(-len(examples))
 
 
 def initial_parameters(

@@ -1,0 +1,68 @@
+"""Parameters: names, types and ranges are checked before anything is trained."""
+
+import types
+
+import pytest
+from llbook.experiments.config import (
+    ParameterError,
+    PerceptronConfig,
+    from_notebook,
+    overrides,
+)
+from llbook.experiments.perceptron import recorded_configs
+
+
+def test_flat_and_dotted_names_correspond():
+    names = PerceptronConfig.parameters()
+    assert names["epochs"] == "search.epochs" and names["seed"] == "seed"
+    config = PerceptronConfig()
+    assert list(config.flat()) == list(names)
+    assert PerceptronConfig.from_flat(config.flat()) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"stepz": 3}, "unknown parameter 'stepz'.*did you mean 'steps'"),
+        ({"steps": 0}, "training.steps: got 0; .*greater than or equal to 1"),
+        ({"step_size": -1e-6}, "search.step_size: got -1e-06"),
+        ({"step_size": float("nan")}, "search.step_size: got nan"),
+        ({"seed": "3"}, "seed: got '3'.*integer"),
+        ({"seed": True}, "seed: got True"),
+        ({"size": 2.5}, "data.size: got 2.5"),
+        ({"label_noise": 0.7}, "data.label_noise: got 0.7.*0.5"),
+        ({"schedule": "cosine"}, "search.schedule: got 'cosine'.*'constant'"),
+        ({"precision": "float16"}, "precision: got 'float16'"),
+    ],
+)
+def test_bad_values_are_named(values, message):
+    with pytest.raises(ParameterError, match=message):
+        PerceptronConfig.from_flat(values)
+
+
+def test_an_integer_will_do_for_a_float():
+    assert PerceptronConfig.from_flat({"learning_rate": 1}).training.learning_rate == 1.0
+
+
+def test_from_notebook_sees_what_papermill_lets_through():
+    names = {"__name__": "__main__", "In": [], "_i1": "", "os": types, "seed": 3, "flag": True}
+    config, extra = from_notebook(names, PerceptronConfig, flag=bool)
+    assert config.seed == 3 and extra == {"flag": True}
+    with pytest.raises(ParameterError, match="unknown parameter 'sede'.*'seed'"):
+        from_notebook(names | {"sede": 4}, PerceptronConfig, flag=bool)
+    with pytest.raises(ParameterError, match="flag: got 'true'; expected bool"):
+        from_notebook(names | {"flag": "true"}, PerceptronConfig, flag=bool)
+
+
+def test_profiles():
+    assert overrides("laptop", "perceptron") == {}
+    assert overrides("smoke", "no-such-notebook") == {}
+    with pytest.raises(ValueError, match="smoke, laptop, paper, got 'huge'"):
+        overrides("huge", "perceptron")
+    smoke = overrides("smoke", "perceptron")
+    assert PerceptronConfig.from_flat(smoke).data.size < 4096
+
+
+def test_recorded_settings_are_valid_and_distinct():
+    configs = recorded_configs()
+    assert len({config.model_dump_json() for config in configs.values()}) == len(configs) == 24
