@@ -1,0 +1,68 @@
+# The book, its tests and their environment. `make help` lists the targets.
+
+PROFILE ?= laptop
+TORCH ?= default
+PORT ?= 8000
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TORCH_VERSION := 2.13.0
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+FORCE ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help setup book test lock serve clean
+
+help: ## list the targets
+	@echo "make TARGET [PROFILE=smoke|laptop|paper] [TORCH=default|cpu] [PYTHON=python3.12]"
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)$$/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
+
+setup: $(READY) ## the virtual environment .venv, with the versions of requirements.lock
+
+book: $(READY) ## run the notebooks that need it and build the site: build/html/index.html
+	@$(BIN)/python -m llbook build --profile '$(PROFILE)' $(if $(FORCE),--force)
+
+test: $(READY) ## the tests, a build of the whole book at the profile `smoke` among them
+	@$(BIN)/python -m pytest
+
+# Stamped only after success; a changed lock or pyproject.toml makes the stamp old.
+$(READY): requirements.lock pyproject.toml
+	@case '$(TORCH)' in default|cpu) ;; *) echo "TORCH: got '$(TORCH)'; expected default or cpu" >&2; exit 2;; esac
+	@set -e; \
+	if [ -x $(BIN)/python ] && $(BIN)/python -c '' 2>/dev/null; then \
+	  echo "Updating $(VENV)"; \
+	else \
+	  for python in $(PYTHON) python3 python3.12 python3.11; do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then echo "Python 3.11 or newer is needed and was not found; say where: make PYTHON=/path/to/python3.11" >&2; exit 2; fi; \
+	  echo "Creating $(VENV) with $$found"; \
+	  $$found -m venv $(VENV); \
+	fi
+ifeq ($(TORCH),cpu)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --index-url $(CPU_INDEX) torch==$(TORCH_VERSION)
+endif
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What PyTorch needs for a GPU is pinned by PyTorch itself and differs between platforms.
+lock: ## newest versions into requirements.lock, from pyproject.toml
+	@python3 -m venv build/lock && build/lock/bin/python -m pip install --quiet --disable-pip-version-check 'pip-tools>=7.5'
+	@rm -f build/lock/compiled.txt
+	@build/lock/bin/pip-compile --quiet --no-header --strip-extras --allow-unsafe \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+	  --upgrade-package 'torch==$(TORCH_VERSION)' --extra book --extra test --output-file build/lock/compiled.txt pyproject.toml
+	@{ echo "# Exact versions of everything, made from pyproject.toml by 'make lock'."; \
+	  awk '/^[^ #]/ {drop = /^(nvidia|cuda)-|^triton==/} !drop && !/^    #   (nvidia|cuda)-|^# / && NF' build/lock/compiled.txt \
+	  | sed -E 's/^([^ =]+==[^ +]+)\+[A-Za-z0-9.]+/\1/'; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+serve: ## look at the built site at http://127.0.0.1:8000 (PORT=…)
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/html $(PORT)
+
+clean: ## remove build/ (stored runs too) and .venv
+	@rm -rf build $(VENV)

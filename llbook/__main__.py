@@ -1,0 +1,5 @@
+"""``python -m llbook`` is the command ``llbook``."""
+
+from llbook.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Experiments: from validated parameters to a run kept on disk."""

@@ -1,0 +1,1 @@
+"""From text notebooks to executed notebooks to a static site."""
