@@ -4,6 +4,7 @@ import numpy as np
 import numpy_perceptron
 import pytest
 import torch
+
 from llbook.data.teacher import teacher_data
 from llbook.optimal import closed_form
 from llbook.optimal.adjoint import STRATEGIES, policy_gradient
@@ -137,7 +138,7 @@ def test_does_not_depend_on_the_number_of_threads():
     numba = pytest.importorskip("numba")
     if numba.config.NUMBA_NUM_THREADS < 2:
         pytest.skip("one thread only")
-    task, _ = perceptron(torch.float32, size=300)
+    task, _ = perceptron(torch.float32, size=3000, dimension=40)
     policy = random_policy(task, 40, spread=0.01)
     results = []
     before = numba.get_num_threads()

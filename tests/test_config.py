@@ -3,6 +3,7 @@
 import types
 
 import pytest
+
 from llbook.experiments.config import (
     ParameterError,
     PerceptronConfig,
@@ -65,4 +66,5 @@ def test_profiles():
 
 def test_recorded_settings_are_valid_and_distinct():
     configs = recorded_configs()
-    assert len({config.model_dump_json() for config in configs.values()}) == len(configs) == 24
+    assert len({config.model_dump_json() for config in configs.values()}) == len(configs)
+    assert len(configs) >= 3 * 3

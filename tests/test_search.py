@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from llbook.data.teacher import Labelled, teacher_data
 from llbook.measures.law import contributions, future_contributions, similarity
 from llbook.measures.objective import acceleration_ratio, compression_ratio, loss_auc
@@ -14,9 +15,7 @@ from llbook.tasks.perceptron import Perceptron, initial_parameters
 
 @pytest.fixture(scope="module")
 def task():
-    data = teacher_data(
-        size=40, desired_size=64, dimension=4, label_noise=0.1, dtype=torch.float64
-    )
+    data = teacher_data(size=40, desired_size=64, dimension=4, label_noise=0.1, dtype=torch.float64)
     initial = initial_parameters("normal", 4, dtype=torch.float64)
     return Perceptron(data.training, data.desired, data.test, initial=initial)
 
@@ -177,6 +176,4 @@ def test_two_ways_to_the_future_contribution(task):
 
 def test_labelled_shapes_are_checked():
     with pytest.raises(ValueError, match=r"\(3, 2\) and \(2,\)"):
-        Perceptron(
-            *[Labelled(torch.ones(3, 2), torch.ones(2))] * 3, initial=torch.zeros(2)
-        )
+        Perceptron(*[Labelled(torch.ones(3, 2), torch.ones(2))] * 3, initial=torch.zeros(2))

@@ -4,6 +4,7 @@ import cvxpy
 import numpy as np
 import pytest
 import torch
+
 from llbook.optimal.simplex import _project_tensor, project
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from llbook.data.teacher import teacher_data
 from llbook.experiments.config import PerceptronConfig
+from llbook.experiments.runs import Run, RunStore, load_record, records_folder
 from llbook.measures.law import (
     contributions,
     first_order_gap,
@@ -20,7 +22,7 @@ from llbook.measures.law import (
 from llbook.optimal.search import Epoch, search
 from llbook.tasks.perceptron import Perceptron, initial_parameters
 
-__all__ = ["CODE", "RECORDED", "build_task", "compute", "condense", "recorded_configs"]
+__all__ = ["CODE", "RECORDED", "build_task", "compute", "condense", "load_records", "recorded_configs"]
 
 # The modules whose source decides what a run contains; the run store hashes them.
 CODE = (
@@ -40,6 +42,7 @@ RECORDED: dict[str, dict[str, Any]] = {
     "linear-4096": {"initialisation": "linear"},
     "noise-20-linear-512": {"initialisation": "linear", "desired_size": 512, "label_noise": 0.2},
     "noise-20-normal-512": {"desired_size": 512, "label_noise": 0.2},
+    "large-step-headline": {"step_size": 2e-5},
     "decay-headline": {"objective": "mean", "schedule": "linear", "step_size": 1e-3},
     "decay-as-printed": {
         "initialisation": "linear",
@@ -179,6 +182,30 @@ def recorded_configs() -> dict[str, PerceptronConfig]:
         f"perceptron-{name}-seed{seed}": PerceptronConfig.from_flat(changes | {"seed": seed})
         for name, changes in RECORDED.items()
         for seed in SEEDS
+    }
+
+
+def load_records(*, recompute: bool = False) -> dict[str, list[Run]]:
+    """The recorded runs of every setting, in the order of their seeds.
+
+    Args:
+        recompute: run each of them anew (or take it from the run store) instead of
+            reading ``book/records``; hours on a CPU.
+    """
+    configs = recorded_configs()
+
+    def fresh(name: str) -> Run:
+        config = configs[name]
+        run = RunStore().load_or_compute(
+            "perceptron", config.model_dump(), lambda: compute(config, progress=True), CODE
+        )
+        return replace(run, arrays=condense(run.arrays))
+
+    def one(name: str) -> Run:
+        return fresh(name) if recompute else load_record(records_folder() / f"{name}.npz")
+
+    return {
+        setting: [one(f"perceptron-{setting}-seed{seed}") for seed in SEEDS] for setting in RECORDED
     }
 
 

@@ -11,9 +11,12 @@ fixed order, so that results do not depend on the number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import get_num_threads, njit, prange, set_num_threads
 from torch import Tensor
 
 from llbook.tasks.perceptron import Perceptron
@@ -21,7 +24,20 @@ from llbook.tasks.perceptron import Perceptron
 __all__ = ["adjoint_sweep", "descend"]
 
 BLOCKS = 16
+SMALL = 2**16
 _FLAGS = {"reassoc", "contract", "nsz"}
+
+
+@contextmanager
+def _threads_for(signed: Tensor) -> Iterator[None]:
+    """One thread where a step is too short to be worth the threads' meeting."""
+    before = get_num_threads()
+    if signed.numel() < SMALL:
+        set_num_threads(1)
+    try:
+        yield
+    finally:
+        set_num_threads(before)
 
 
 def _on_cpu(tensor: Tensor) -> bool:
@@ -35,7 +51,9 @@ def descend(task: Perceptron, policy: Tensor) -> Tensor:
     trajectory[0] = task.initial
     if _on_cpu(policy):
         inputs = signed.numpy()
-        _descend(inputs, policy.contiguous().numpy(), inputs.dtype.type(eta), trajectory.numpy())
+        weights = policy.contiguous().numpy()
+        with _threads_for(signed):
+            _descend(inputs, weights, inputs.dtype.type(eta), trajectory.numpy())
     else:
         for t, weights in enumerate(policy):
             theta = trajectory[t]
@@ -56,13 +74,9 @@ def adjoint_sweep(task: Perceptron, policy: Tensor, trajectory: Tensor) -> Tenso
     gradient = torch.sigmoid_((trajectory[:-1] @ signed.T).neg_())
     if _on_cpu(policy):
         inputs = signed.numpy()
-        _adjoint_sweep(
-            inputs,
-            policy.contiguous().numpy(),
-            inputs.dtype.type(eta),
-            slopes.numpy(),
-            gradient.numpy(),
-        )
+        weights, rate = policy.contiguous().numpy(), inputs.dtype.type(eta)
+        with _threads_for(signed):
+            _adjoint_sweep(inputs, weights, rate, slopes.numpy(), gradient.numpy())
         return gradient
     costate = slopes[-1]
     for t in range(len(policy) - 1, -1, -1):

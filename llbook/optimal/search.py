@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from llbook.measures.law import first_order_gap, future_contributions
 from llbook.measures.objective import acceleration_ratio, compression_ratio, loss_auc

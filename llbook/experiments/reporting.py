@@ -1,0 +1,51 @@
+"""Small things that every page prints the same way: numbers, spreads and verdict tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+__all__ = ["number", "spread", "table", "values"]
+
+
+def number(value: float, digits: int = 3) -> str:
+    """``value`` with so many significant digits and no exponent where none is needed."""
+    value = float(value)
+    if math.isnan(value):
+        return "never"
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        decimals = digits if value == 0 else max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        return f"{value:.{decimals}f}"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return (
+        f"{mantissa}·10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    )
+
+
+def spread(results: Sequence[float], digits: int = 3) -> str:
+    """Mean and range over seeds: ``0.121 (0.119–0.124)``; says how many are undefined."""
+    array = np.asarray(results, dtype=float)
+    known = array[~np.isnan(array)]
+    if len(known) == 0:
+        return "never"
+    text = number(known.mean(), digits)
+    if len(known) > 1:
+        text += f" ({number(known.min(), digits)}–{number(known.max(), digits)})"
+    if len(known) < len(array):
+        text += f"; never in {len(array) - len(known)} of {len(array)}"
+    return text
+
+
+def values(runs: Iterable[Mapping[str, np.ndarray]], name: str, position: int = -1) -> list[float]:
+    """``history_<name>`` of several runs at one measured epoch."""
+    return [float(run[f"history_{name}"][position]) for run in runs]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; bars inside cells are escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
