@@ -1,0 +1,646 @@
+"""The run store: what an experiment computed, on disk, with where it comes from.
+
+A **run** is a directory ``<store>/<kind>-<first 12 digits of its key>/``:
+
+``arrays.npz``
+    the results, NumPy arrays;
+``run.json``
+    configuration, provenance, the parts of the key and the SHA-256 of ``arrays.npz``.
+
+The key is the SHA-256 over everything that decides the results: kind,
+configuration (precision and data included), the source of the code that
+computes them, library versions, Python version and device kind. When a run is
+not found, its key parts are held against those of the nearest stored run, and
+the store says what differs.
+
+A **record** is a run too costly to repeat in a build, kept with the book: one
+``.npz`` file with the same content (``book/records/NAME.npz``).
+
+Folders: ``LLBOOK_BUILD`` (default ``build/`` of the repository) holds the
+store, ``LLBOOK_RECORDS`` (default ``book/records/``) the records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import io
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+import llbook
+
+__all__ = [
+    "RECORD_LIMIT",
+    "DamagedRun",
+    "Run",
+    "RunStore",
+    "build_folder",
+    "default_store",
+    "device_kind",
+    "device_name",
+    "explain",
+    "load_record",
+    "provenance_line",
+    "record_path",
+    "records_folder",
+    "repository_root",
+    "save_record",
+    "source_hashes",
+    "versions",
+]
+
+RECORD_LIMIT = 4_000_000
+"""Largest record, in bytes."""
+
+LIBRARIES = ("torch", "numpy", "numba")
+"""Libraries whose versions are part of every key."""
+
+_LOG = "LLBOOK_RUN_LOG"
+_KIND = re.compile(r"[a-z][a-z0-9_-]*\Z")
+_ARRAY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
+
+
+class DamagedRun(ValueError):
+    """A stored run or record that is truncated, altered or not one at all."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one experiment computed.
+
+    Attributes:
+        id: ``<kind>-<first 12 hexadecimal digits of the key>``.
+        kind: the experiment, for example ``"perceptron"``.
+        config: its configuration, as JSON holds it.
+        provenance: ``date`` (UTC, ISO 8601), ``seconds`` of wall time, ``device``
+            and ``device_kind``, ``commit`` (or None) and ``dirty``, ``versions``,
+            ``python``, ``platform``, ``llbook``, and the key and its parts.
+        arrays: name → array.
+        recorded: whether it is a record kept with the book.
+    """
+
+    id: str
+    kind: str
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+    recorded: bool = False
+
+    @property
+    def age(self) -> timedelta:
+        """Time since it was computed."""
+        return datetime.now(UTC) - datetime.fromisoformat(self.provenance["date"])
+
+
+class RunStore:
+    """Runs in a folder, each computed once.
+
+    Args:
+        folder: where the runs lie; made when the first one is stored.
+        report: receives the lines that say what was computed, and why.
+            Default: ``print``, or, in a build of the book, the build's log.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], *, report: Callable[[str], None] | None = None
+    ) -> None:
+        self.folder = Path(folder)
+        self._report = report
+
+    def load_or_compute(
+        self,
+        kind: str,
+        config: Mapping[str, Any],
+        compute: Callable[[], Mapping[str, NDArray[Any]]],
+        code: Sequence[str],
+    ) -> Run:
+        """The stored run of this key, or a new one.
+
+        Of several processes that ask for the same run, one computes and the
+        others wait for it. Nothing is stored when ``compute`` fails.
+
+        Args:
+            kind: name of the experiment: lower-case letters, digits, ``-`` and ``_``.
+            config: everything that decides the results, as JSON types. A
+                top-level ``device`` of ``"auto"``, ``"cpu"`` or ``"cuda"`` enters
+                the key as the device kind that it comes to.
+            compute: called without arguments when there is no such run.
+            code: names of the modules and packages whose source decides the
+                results; they are found, not imported.
+
+        Raises:
+            TypeError: ``config`` or a result is of a type that cannot be stored.
+            ValueError: an ill-formed ``kind`` or array name.
+            ModuleNotFoundError: a name in ``code`` that does not exist.
+            OSError: the store cannot be written to; the path is in the message.
+        """
+        if not _KIND.match(kind):
+            raise ValueError(f"kind must be lower-case letters, digits, '-' and '_', got {kind!r}")
+        config = _plain(config, "config")
+        device = device_kind(config.get("device", "auto"))
+        parts = {
+            "kind": kind,
+            "config": {key: value for key, value in config.items() if key != "device"},
+            "code": source_hashes(code),
+            "versions": versions(),
+            "python": "{}.{}".format(*sys.version_info),
+            "device": device,
+        }
+        key = hashlib.sha256(_canonical(parts)).hexdigest()
+        name = f"{kind}-{key[:12]}"
+        path = self.folder / name
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / f"{name}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                self._say(name, "waiting", "another process is computing it")
+                lock.acquire()
+        except OSError as error:
+            raise _unwritable(error, self.folder, "use the run store") from error
+        with lock:
+            why = self._why(parts)
+            if path.exists():
+                try:
+                    run = _load(path, key)
+                except DamagedRun as error:
+                    aside = self._move_aside(path)
+                    why = f"the stored run was damaged ({error}); moved to {aside.name}"
+                else:
+                    self._log(name, "stored", "", run.provenance["seconds"])
+                    return run
+            self._say(name, "computing", why)
+            start = time.perf_counter()
+            arrays = _check_arrays(compute())
+            seconds = time.perf_counter() - start
+            provenance = {
+                "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": round(seconds, 3),
+                "device": device_name(device),
+                "device_kind": device,
+                **_commit(),
+                "versions": parts["versions"],
+                "python": platform.python_version(),
+                "platform": f"{platform.system()} {platform.machine()}",
+                "llbook": llbook.__version__,
+                "key": key,
+                "parts": parts,
+            }
+            run = Run(name, kind, config, provenance, arrays)
+            _store(run, path)
+            self._log(name, "computed", why, seconds)
+            return run
+
+    def _why(self, parts: dict[str, Any]) -> str:
+        """What the nearest stored run of this kind has otherwise."""
+        nearest: list[str] | None = None
+        for file in sorted(self.folder.glob(f"{parts['kind']}-*/run.json")):
+            try:
+                stored = json.loads(file.read_bytes())["provenance"]["parts"]
+                differences = explain(stored, parts)
+            except (OSError, ValueError, LookupError, TypeError, AttributeError):
+                continue
+            if stored["kind"] == parts["kind"] and (
+                nearest is None or len(differences) < len(nearest)
+            ):
+                nearest = differences
+        if nearest is None:
+            return "no such run"
+        return "no such run; the nearest differs in " + _some(nearest)
+
+    def _move_aside(self, path: Path) -> Path:
+        number = 1
+        while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+            number += 1
+        try:
+            path.rename(aside)
+        except OSError as error:
+            raise _unwritable(error, path, "move a damaged run aside") from error
+        return aside
+
+    def _say(self, name: str, state: str, why: str) -> None:
+        line = f"run {name}: {state}: {why}"
+        if self._report is not None:
+            self._report(line)
+        elif _LOG not in os.environ:
+            print(line, flush=True)
+
+    def _log(self, name: str, state: str, why: str, seconds: float) -> None:
+        _log({"id": name, "state": state, "why": why, "seconds": round(seconds, 3)})
+
+
+def repository_root() -> Path | None:
+    """The repository that this package is used from, or None when it is installed elsewhere."""
+    root = Path(llbook.__file__).resolve().parent.parent
+    return root if (root / "_toc.yml").is_file() and (root / "pyproject.toml").is_file() else None
+
+
+def build_folder() -> Path:
+    """``LLBOOK_BUILD``, or ``build/`` of the repository, or the user's cache folder."""
+    if folder := os.environ.get("LLBOOK_BUILD"):
+        return Path(folder).resolve()
+    if (root := repository_root()) is not None:
+        return root / "build"
+    import platformdirs
+
+    return platformdirs.user_cache_path("llbook", appauthor=False)
+
+
+def records_folder() -> Path:
+    """``LLBOOK_RECORDS``, or ``book/records/`` of the repository.
+
+    Raises:
+        FileNotFoundError: there is neither.
+    """
+    if folder := os.environ.get("LLBOOK_RECORDS"):
+        return Path(folder).resolve()
+    if (root := repository_root()) is not None:
+        return root / "book" / "records"
+    raise FileNotFoundError(
+        "the recorded runs come with the repository, not with the installed package; "
+        "set LLBOOK_RECORDS to its folder book/records"
+    )
+
+
+def record_path(name: str) -> Path:
+    """Where the record of this name lies."""
+    return records_folder() / f"{name}.npz"
+
+
+def default_store() -> RunStore:
+    """The store in :func:`build_folder`."""
+    return RunStore(build_folder() / "runs")
+
+
+def device_kind(device: str = "auto") -> str:
+    """``"cuda"`` or ``"cpu"``: what ``device`` comes to on this machine."""
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_name(kind: str) -> str:
+    """What the device calls itself, for example the CPU's model and its number of cores."""
+    if kind == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "CUDA device"
+    name = platform.processor() or platform.machine()
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)[1]
+    except (OSError, TypeError):
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name.strip()}, {cores} cores"
+
+
+def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
+    """Distribution → installed version; ``"none"`` for those not installed."""
+    found = {}
+    for library in libraries:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            found[library] = "none"
+    return found
+
+
+def source_hashes(modules: Sequence[str]) -> dict[str, str]:
+    """Source file → SHA-256, for modules and packages (with all that they contain).
+
+    Nothing is imported. Files are named from their top-level package on, with
+    forward slashes, so that the result is the same wherever it is installed.
+
+    Raises:
+        ModuleNotFoundError: a name that does not exist.
+    """
+    hashes: dict[str, str] = {}
+    for module in modules:
+        top, *rest = module.split(".")
+        spec = importlib.util.find_spec(top)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(f"no source of {module!r}: {top!r} was not found", name=top)
+        if not spec.submodule_search_locations:
+            base, files = Path(spec.origin).parent, [Path(spec.origin)] if not rest else []
+        else:
+            base = Path(spec.origin).parent.parent
+            path = Path(spec.origin).parent.joinpath(*rest)
+            file = path.with_name(f"{path.name}.py")
+            files = sorted(path.rglob("*.py")) if path.is_dir() else [file] * file.is_file()
+        if not files:
+            raise ModuleNotFoundError(f"no source of {module!r} was found", name=module)
+        for source in files:
+            content = source.read_bytes().replace(b"\r\n", b"\n")
+            hashes[source.relative_to(base).as_posix()] = hashlib.sha256(content).hexdigest()
+    return dict(sorted(hashes.items()))
+
+
+def explain(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """The parts in which two keys differ, one phrase each: ``"config: seed 0 → 3"``.
+
+    Parts named ``code`` or ``files`` map files to hashes: for them the file alone is named.
+    """
+    phrases = []
+    for part in sorted(stored.keys() | wanted.keys()):
+        before, after = (_flat(mapping.get(part)) for mapping in (stored, wanted))
+        for name in sorted(before.keys() | after.keys()):
+            old, new = before.get(name), after.get(name)
+            if old == new:
+                continue
+            if _is_hash(old) or _is_hash(new):
+                what = "changed" if old and new else "new" if new else "gone"
+                phrases.append(f"{part} {what}: {name}" if name else f"{part} {what}")
+                continue
+            change = f"{'none' if old is None else old} → {'none' if new is None else new}"
+            label = f"{part}: {name}" if part not in ("versions", "") else name
+            phrases.append(f"{label or part} {change}" if name else f"{part} {change}")
+    return phrases
+
+
+def save_record(run: Run, path: str | os.PathLike[str]) -> Path:
+    """Write a run as one record: the same run gives the same bytes.
+
+    Args:
+        run: what to keep. Its arrays may be fewer than were computed.
+        path: a file whose name ends in ``.npz``.
+
+    Raises:
+        ValueError: another suffix, or more than :data:`RECORD_LIMIT` bytes; nothing is written.
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise ValueError(f"a record's name ends in .npz, got {path}")
+    arrays = _check_arrays(run.arrays)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        _write_arrays(archive, arrays, zipfile.ZIP_DEFLATED)
+        head = {"id": run.id, "kind": run.kind, "config": run.config, "provenance": run.provenance}
+        archive.writestr(_member("run.json", zipfile.ZIP_DEFLATED), _readable(head))
+    size = buffer.tell()
+    if size > RECORD_LIMIT:
+        largest = max(arrays, key=lambda name: arrays[name].nbytes)
+        raise ValueError(
+            f"{path}: a record may have {RECORD_LIMIT:,} bytes, this one has {size:,}; "
+            f"its largest array is {largest!r}, {arrays[largest].nbytes:,} bytes uncompressed"
+        )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(buffer.getvalue())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _unwritable(error, path, "write the record") from error
+    return path
+
+
+def load_record(path: str | os.PathLike[str]) -> Run:
+    """Read a record: a path, or the bare name of one in :func:`records_folder`.
+
+    Raises:
+        FileNotFoundError: no such record.
+        DamagedRun: the file is truncated, altered or not a record.
+    """
+    path = Path(path)
+    if path.suffix != ".npz" and path.parent == Path():
+        path = record_path(path.name)
+    if not path.is_file():
+        raise FileNotFoundError(f"no record {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            head = json.loads(archive.read("run.json"))
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
+            arrays = {
+                name.removesuffix(".npy"): np.lib.format.read_array(
+                    io.BytesIO(archive.read(name)), allow_pickle=False
+                )
+                for name in names
+            }
+        run = Run(
+            head["id"], head["kind"], head["config"], head["provenance"], arrays, recorded=True
+        )
+        seconds = float(run.provenance["seconds"])
+    except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, TypeError) as error:
+        raise DamagedRun(f"{path}: not a complete record ({error})") from error
+    _log({"id": run.id, "state": "recorded", "why": path.name, "seconds": seconds})
+    return run
+
+
+def provenance_line(run: Run, notebook: str, defaults: Mapping[str, Any]) -> str:
+    """One line of small print for under a figure.
+
+    Args:
+        run: what the figure shows.
+        notebook: name of the notebook that draws it.
+        defaults: configuration to compare with, nested as ``run.config`` is;
+            only parameters that differ are named.
+
+    Returns:
+        For example ``"perceptron · seed = 3 · run perceptron-0123456789ab · live run,
+        2 cores, 2026-01-31, commit 0123456"``. A recorded run says so. The
+        line names the day of the computation rather than whether it came out
+        of the store, so that it stays true when the outputs are reused.
+    """
+    flat, usual = _flat(run.config), _flat(_plain(defaults, "defaults"))
+    changed = [
+        f"{name.rpartition('.')[2]} = {_short(value)}"
+        for name, value in flat.items()
+        if value != usual.get(name)
+    ]
+    origin = [
+        "recorded run" if run.recorded else "live run",
+        str(run.provenance["device"]),
+        str(run.provenance["date"])[:10],
+    ]
+    if commit := run.provenance.get("commit"):
+        origin.append(f"commit {commit[:7]}" + " with changes" * bool(run.provenance["dirty"]))
+    parts = [notebook, ", ".join(changed) or "default parameters", f"run {run.id}"]
+    return " · ".join([*parts, ", ".join(origin)])
+
+
+def _store(run: Run, path: Path) -> None:
+    """Write a run's directory at once: complete or not at all."""
+    # only the holder of the run's lock comes here, so the name is free to take
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        with open(partial / "arrays.npz", "wb") as file:
+            with zipfile.ZipFile(file, "w") as archive:
+                _write_arrays(archive, run.arrays, zipfile.ZIP_STORED)
+            file.flush()
+            os.fsync(file.fileno())
+        with open(partial / "arrays.npz", "rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        head = {
+            "id": run.id,
+            "kind": run.kind,
+            "config": run.config,
+            "provenance": run.provenance,
+            "arrays_sha256": checksum,
+        }
+        (partial / "run.json").write_bytes(_readable(head))
+        partial.rename(path)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise _unwritable(error, path, "store the run") from error
+
+
+def _load(path: Path, key: str) -> Run:
+    try:
+        head = json.loads((path / "run.json").read_bytes())
+        if head["provenance"]["key"] != key:
+            raise ValueError("its key is another")
+        with open(path / "arrays.npz", "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != head["arrays_sha256"]:
+                raise ValueError("arrays.npz does not have the stored checksum")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+        return Run(head["id"], head["kind"], head["config"], head["provenance"], arrays)
+    except FileNotFoundError as error:
+        raise DamagedRun(f"{Path(error.filename).name} is missing") from error
+    except LookupError as error:
+        raise DamagedRun(f"run.json lacks {error}") from error
+    except (ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise DamagedRun(str(error)) from error
+
+
+def _check_arrays(arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"results must map names to arrays, got {type(arrays).__name__}")
+    checked = {}
+    for name, value in arrays.items():
+        if not isinstance(name, str) or not _ARRAY.match(name):
+            raise ValueError(f"an array's name is letters, digits, '.', '-' and '_', got {name!r}")
+        array = np.asarray(value)
+        if array.dtype.hasobject:
+            raise TypeError(f"array {name!r}: dtype {array.dtype} cannot be stored without pickle")
+        checked[name] = array
+    return checked
+
+
+def _plain(value: Any, path: str) -> Any:
+    """``value`` as JSON would give it back."""
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"{path}: keys must be strings, got {key!r}")
+        return {key: _plain(inner, f"{path}.{key}") for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, f"{path}[{i}]") for i, inner in enumerate(value)]
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if type(value) is float:
+        if not np.isfinite(value):
+            raise ValueError(f"{path}: expected a finite number, got {value!r}")
+        return value
+    raise TypeError(
+        f"{path}: expected JSON types (None, bool, int, float, str, list, dict), "
+        f"got {value!r} of type {type(value).__name__}"
+    )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {} if value is None and not prefix else {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
+
+
+def _some(phrases: Sequence[str], most: int = 3) -> str:
+    rest = len(phrases) - most
+    return "; ".join(phrases[:most]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def _readable(value: Any) -> bytes:
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def _write_arrays(
+    archive: zipfile.ZipFile, arrays: Mapping[str, NDArray[Any]], compression: int
+) -> None:
+    for name in sorted(arrays):
+        with archive.open(_member(f"{name}.npy", compression), "w", force_zip64=True) as member:
+            np.lib.format.write_array(member, arrays[name], allow_pickle=False)
+
+
+def _member(name: str, compression: int) -> zipfile.ZipInfo:
+    # a fixed date: equal content gives equal bytes
+    info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    info.compress_type = compression
+    info.external_attr = 0o644 << 16
+    return info
+
+
+def _unwritable(error: OSError, path: Path, what: str) -> OSError:
+    return OSError(error.errno, f"cannot {what}: {error.strerror or error}", str(path))
+
+
+def _log(entry: Mapping[str, Any]) -> None:
+    if path := os.environ.get(_LOG):
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def _commit() -> dict[str, Any]:
+    """The repository's commit and whether tracked files differ from it; None outside of git."""
+    root = repository_root()
+    unknown = {"commit": None, "dirty": None}
+    if root is None or not (root / ".git").exists():
+        return unknown
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", "-C", str(root), *arguments],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=60,
+            ).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return unknown
+    return {"commit": commit, "dirty": bool(status)}

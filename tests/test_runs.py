@@ -1,0 +1,266 @@
+"""The run store: hits, misses and their reasons, damage, processes at once, records."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llbook.experiments import runs
+from llbook.experiments.runs import DamagedRun, RunStore, load_record, provenance_line, save_record
+
+CODE = ("llbook.experiments.runs",)
+CONFIG = {"seed": 0, "search": {"epochs": 3, "step": 0.5}, "device": "cpu"}
+
+
+def curves():
+    return {"curve": np.linspace(0, 1, 7), "counts": np.arange(6).reshape(2, 3)}
+
+
+def never():
+    raise AssertionError("computed although stored")
+
+
+@pytest.fixture
+def lines():
+    return []
+
+
+@pytest.fixture
+def store(tmp_path, lines):
+    return RunStore(tmp_path / "runs", report=lines.append)
+
+
+def test_second_call_loads(store, lines):
+    first = store.load_or_compute("toy", CONFIG, curves, CODE)
+    second = store.load_or_compute("toy", CONFIG, never, CODE)
+    assert [line.partition("computing: ")[2] for line in lines] == ["no such run"]
+    assert second.id == first.id
+    assert second.config == CONFIG
+    assert second.provenance == first.provenance
+    assert second.provenance["versions"].keys() == {"torch", "numpy", "numba"}
+    assert second.age.total_seconds() >= 0
+    assert not second.recorded
+    for name, array in curves().items():
+        np.testing.assert_array_equal(second.arrays[name], array)
+        assert second.arrays[name].dtype == array.dtype
+    assert sorted(p.name for p in (store.folder / first.id).iterdir()) == ["arrays.npz", "run.json"]
+
+
+def test_device_auto_is_the_device_it_comes_to(store, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    explicit = store.load_or_compute("toy", CONFIG, curves, CODE)
+    automatic = store.load_or_compute("toy", CONFIG | {"device": "auto"}, never, CODE)
+    assert automatic.id == explicit.id
+
+
+def test_miss_names_what_differs_from_the_nearest(store, lines, monkeypatch):
+    store.load_or_compute("toy", CONFIG | {"seed": 7, "search": {"epochs": 9}}, curves, CODE)
+    store.load_or_compute("toy", CONFIG, curves, CODE)
+    store.load_or_compute("toy", CONFIG | {"seed": 3}, curves, CODE)
+    assert lines[-1].endswith("the nearest differs in config: seed 0 → 3")
+
+    monkeypatch.setattr(runs, "versions", lambda: {"torch": "9.9", "numpy": "1", "numba": "1"})
+    store.load_or_compute("toy", CONFIG, curves, CODE)
+    assert "torch " in lines[-1]
+    assert " → 9.9" in lines[-1]
+
+
+def test_changed_code_is_a_miss(store, lines, tmp_path, monkeypatch):
+    package = tmp_path / "toy_engine"
+    (package / "inner").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    (package / "inner" / "__init__.py").touch()
+    (package / "inner" / "step.py").write_text("rate = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    store.load_or_compute("toy", CONFIG, curves, ["toy_engine.inner"])
+    (package / "inner" / "step.py").write_text("rate = 2\n")
+    store.load_or_compute("toy", CONFIG, curves, ["toy_engine.inner"])
+    assert lines[-1].endswith("code changed: toy_engine/inner/step.py")
+    (package / "__init__.py").write_text("# outside of the part that was named\n")
+    store.load_or_compute("toy", CONFIG, never, ["toy_engine.inner"])
+    with pytest.raises(ModuleNotFoundError, match=r"toy_engine\.missing"):
+        store.load_or_compute("toy", CONFIG, never, ["toy_engine.missing"])
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def alter(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["arrays.npz", "run.json"])
+@pytest.mark.parametrize("harm", [truncate, alter, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_damaged_run_is_noticed_and_recomputed(store, lines, name, harm):
+    run = store.load_or_compute("toy", CONFIG, curves, CODE)
+    file = store.folder / run.id / name
+    if name == "run.json" and harm is alter:
+        head = json.loads(file.read_text())
+        file.write_text(json.dumps(head | {"arrays_sha256": "0" * 64}))
+    else:
+        harm(file)
+    again = store.load_or_compute("toy", CONFIG, curves, CODE)
+    assert "damaged" in lines[-1]
+    assert f"moved to {run.id}.damaged-1" in lines[-1]
+    assert (store.folder / f"{run.id}.damaged-1").is_dir()
+    np.testing.assert_array_equal(again.arrays["counts"], curves()["counts"])
+    store.load_or_compute("toy", CONFIG, never, CODE)
+
+
+def test_failed_computation_leaves_nothing(store):
+    with pytest.raises(ZeroDivisionError):
+        store.load_or_compute("toy", CONFIG, lambda: 1 // 0, CODE)
+    assert not [path for path in store.folder.iterdir() if path.is_dir()]
+
+
+def test_disk_full_names_the_path_and_leaves_nothing(store, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runs, "_write_arrays", full)
+    with pytest.raises(OSError, match=r"cannot store the run: No space left.*toy-") as caught:
+        store.load_or_compute("toy", CONFIG, curves, CODE)
+    assert caught.value.errno == errno.ENOSPC
+    assert not [path for path in store.folder.iterdir() if path.is_dir()]
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cannot use the run store.*file/runs"):
+        RunStore(tmp_path / "file" / "runs").load_or_compute("toy", CONFIG, curves, CODE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "result", "error", "message"),
+    [
+        ("To y", {}, {}, ValueError, "got 'To y'"),
+        ("toy", {"a": {"b": object}}, {}, TypeError, r"config\.a\.b"),
+        ("toy", {"a": float("nan")}, {}, ValueError, r"config\.a: expected a finite number"),
+        ("toy", {1: 2}, {}, TypeError, "got 1"),
+        ("toy", {}, {"a": np.array([None])}, TypeError, "'a': dtype object"),
+        ("toy", {}, {"a/b": np.zeros(1)}, ValueError, "'a/b'"),
+        ("toy", {}, [1], TypeError, "got list"),
+    ],
+)
+def test_bad_input(store, kind, config, result, error, message):
+    with pytest.raises(error, match=message):
+        store.load_or_compute(kind, config | {"device": "cpu"}, lambda: result, CODE)
+    # nothing but a lock is left
+    assert not [p for p in store.folder.glob("*") if p.is_dir()]
+
+
+WORKER = """
+import sys, time, pathlib, numpy as np
+from llbook.experiments.runs import RunStore
+folder = pathlib.Path(sys.argv[1])
+def compute():
+    with open(folder / "calls", "a") as file:
+        file.write("x")
+    time.sleep(0.5)
+    return {"a": np.arange(4)}
+run = RunStore(folder).load_or_compute("toy", {"device": "cpu"}, compute, ["llbook.experiments.runs"])
+assert run.arrays["a"].tolist() == [0, 1, 2, 3]
+"""
+
+
+def test_processes_at_once_compute_once(tmp_path):
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path)], stdout=subprocess.DEVNULL)
+        for _ in range(3)
+    ]
+    assert [worker.wait(120) for worker in workers] == [0, 0, 0]
+    assert (tmp_path / "calls").read_text() == "x"
+
+
+def test_record_round_trip(store, tmp_path):
+    run = store.load_or_compute("toy", CONFIG, curves, CODE)
+    path = save_record(run, tmp_path / "records" / "toy.npz")
+    record = load_record(path)
+    assert record.recorded
+    assert (record.id, record.config) == (run.id, run.config)
+    assert record.provenance == run.provenance
+    np.testing.assert_array_equal(record.arrays["counts"], run.arrays["counts"])
+    with np.load(path, allow_pickle=False) as plain:
+        np.testing.assert_array_equal(plain["curve"], run.arrays["curve"])
+    content = path.read_bytes()
+    assert save_record(record, path).read_bytes() == content
+    assert [p.name for p in path.parent.iterdir()] == ["toy.npz"]
+
+
+def test_record_by_name(store, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLBOOK_RECORDS", str(tmp_path))
+    save_record(store.load_or_compute("toy", CONFIG, curves, CODE), runs.record_path("toy-seed0"))
+    assert load_record("toy-seed0").kind == "toy"
+    with pytest.raises(FileNotFoundError, match=r"toy-seed1\.npz"):
+        load_record("toy-seed1")
+
+
+def test_record_too_large_is_refused(tmp_path):
+    noise = np.random.default_rng(0).random(600_000)
+    run = runs.Run("toy-0", "toy", {}, {"seconds": 1.0}, {"noise": noise, "few": np.zeros(3)})
+    with pytest.raises(ValueError, match=r"4,000,000 bytes.*largest array is 'noise'"):
+        save_record(run, tmp_path / "toy.npz")
+    with pytest.raises(ValueError, match=r"ends in \.npz"):
+        save_record(run, tmp_path / "toy.zip")
+    assert not list(tmp_path.iterdir())
+
+
+def test_damaged_and_pickled_records_are_refused(store, tmp_path):
+    run = store.load_or_compute("toy", CONFIG, curves, CODE)
+    path = save_record(run, tmp_path / "toy.npz")
+    truncate(path)
+    with pytest.raises(DamagedRun, match=r"toy\.npz"):
+        load_record(path)
+    np.savez(path, a=np.array([{}], dtype=object))
+    with zipfile.ZipFile(path, "a") as archive:
+        head = {"id": "a", "kind": "a", "config": {}, "provenance": {"seconds": 1}}
+        archive.writestr("run.json", json.dumps(head))
+    with pytest.raises(DamagedRun, match="allow_pickle"):
+        load_record(path)
+
+
+def test_provenance_line(store):
+    run = store.load_or_compute("toy", CONFIG, curves, CODE)
+    line = provenance_line(run, "perceptron", {"seed": 3, "search": {"epochs": 3, "step": 0.5}})
+    assert line.startswith(f"perceptron · seed = 0, device = cpu · run {run.id} · live run, ")
+    assert run.provenance["date"][:10] in line
+    recorded = runs.Run(run.id, run.kind, run.config, run.provenance, {}, recorded=True)
+    assert " · default parameters · " in provenance_line(recorded, "perceptron", CONFIG)
+    assert "recorded run" in provenance_line(recorded, "perceptron", CONFIG)
+
+
+def test_build_hears_of_runs_without_printing(tmp_path, monkeypatch, capsys):
+    log = tmp_path / "log"
+    monkeypatch.setenv("LLBOOK_RUN_LOG", str(log))
+    for _ in range(2):
+        RunStore(tmp_path).load_or_compute("toy", CONFIG, curves, CODE)
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [entry["state"] for entry in entries] == ["computed", "stored"]
+    assert capsys.readouterr().out == ""
+
+
+def test_folders(tmp_path, monkeypatch):
+    monkeypatch.delenv("LLBOOK_BUILD", raising=False)
+    monkeypatch.delenv("LLBOOK_RECORDS", raising=False)
+    root = runs.repository_root()
+    assert (root / "pyproject.toml").is_file()
+    assert runs.build_folder() == root / "build"
+    assert runs.records_folder() == root / "book" / "records"
+    monkeypatch.setenv("LLBOOK_BUILD", os.fspath(tmp_path))
+    assert runs.default_store().folder == tmp_path / "runs"
+    # installed away from a repository
+    monkeypatch.delenv("LLBOOK_BUILD")
+    monkeypatch.setattr("llbook.__file__", str(tmp_path / "site-packages" / "llbook" / "x.py"))
+    assert runs.repository_root() is None
+    assert runs.build_folder().name == "llbook"
+    with pytest.raises(FileNotFoundError, match="LLBOOK_RECORDS"):
+        runs.records_folder()
