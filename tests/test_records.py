@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from llbook.experiments.runs import load_record, records_folder
+from llbook.experiments.runs import load_record, record_path, records_folder
 
 from llbook.experiments.config import PerceptronConfig
 from llbook.experiments.perceptron import compute, recorded_configs
@@ -11,7 +11,7 @@ CONFIGS = recorded_configs()
 
 
 def record(name):
-    return load_record(records_folder() / f"{name}.npz")
+    return load_record(record_path(name))
 
 
 def test_there_is_a_record_for_every_setting_and_nothing_else():
@@ -23,8 +23,8 @@ def test_provenance_and_contents(name):
     run = record(name)
     assert run.recorded
     assert PerceptronConfig(**run.config) == CONFIGS[name]
-    assert {"commit", "device", "versions", "wall_seconds", "date"} <= set(run.provenance)
-    assert (records_folder() / f"{name}.npz").stat().st_size < 4 * 2**20
+    assert {"commit", "device", "versions", "seconds", "date"} <= set(run.provenance)
+    assert record_path(name).stat().st_size < 4 * 2**20
     assert run.arrays["history_epoch"][-1] == CONFIGS[name].search.epochs
     assert not any(array.shape == (2000, 4096) for array in run.arrays.values())
 

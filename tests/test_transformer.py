@@ -14,6 +14,9 @@ from llbook.tasks.transformer import (
     token_losses,
 )
 
+# torch's own, on the first forward-mode derivative of a process
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+
 TINY = Architecture(vocabulary=7, context=5, layers=2, hidden=8, heads=2, initial_scale=0.3)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from llbook.data.teacher import teacher_data
 from llbook.experiments.config import PerceptronConfig
-from llbook.experiments.runs import Run, RunStore, load_record, records_folder
+from llbook.experiments.runs import Run, default_store, load_record, record_path, save_record
 from llbook.measures.law import (
     contributions,
     first_order_gap,
@@ -185,6 +186,24 @@ def recorded_configs() -> dict[str, PerceptronConfig]:
     }
 
 
+def perceptron_run(config: PerceptronConfig, *, progress: bool = False) -> Run:
+    """The run of a configuration, from the run store where it is already there."""
+    return default_store().load_or_compute(
+        "perceptron", config.model_dump(), lambda: compute(config, progress=progress), CODE
+    )
+
+
+def write_records(names: Iterable[str] | None = None, *, progress: bool = True) -> None:
+    """Make records anew: all of :func:`recorded_configs`, or those named.
+
+    Each takes minutes; those already in the run store are only written out.
+    """
+    configs = recorded_configs()
+    for name in configs if names is None else names:
+        run = perceptron_run(configs[name], progress=progress)
+        save_record(replace(run, arrays=condense(run.arrays)), record_path(name))
+
+
 def load_records(*, recompute: bool = False) -> dict[str, list[Run]]:
     """The recorded runs of every setting, in the order of their seeds.
 
@@ -194,15 +213,11 @@ def load_records(*, recompute: bool = False) -> dict[str, list[Run]]:
     """
     configs = recorded_configs()
 
-    def fresh(name: str) -> Run:
-        config = configs[name]
-        run = RunStore().load_or_compute(
-            "perceptron", config.model_dump(), lambda: compute(config, progress=True), CODE
-        )
-        return replace(run, arrays=condense(run.arrays))
-
     def one(name: str) -> Run:
-        return fresh(name) if recompute else load_record(records_folder() / f"{name}.npz")
+        if not recompute:
+            return load_record(record_path(name))
+        run = perceptron_run(configs[name], progress=True)
+        return replace(run, arrays=condense(run.arrays))
 
     return {
         setting: [one(f"perceptron-{setting}-seed{seed}") for seed in SEEDS] for setting in RECORDED

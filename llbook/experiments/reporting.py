@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 
 import numpy as np
+from IPython.display import HTML
 
-__all__ = ["number", "spread", "table", "values"]
+from llbook.experiments.config import PerceptronConfig
+from llbook.experiments.runs import Run, provenance_line
+
+__all__ = ["number", "small_print", "spread", "table", "values"]
+
+
+def small_print(run: Run, notebook: str) -> HTML:
+    """Where a figure comes from, as the line of small print that stands under it."""
+    line = provenance_line(run, notebook, PerceptronConfig().model_dump())
+    return HTML(f'<p class="provenance">{escape(line)}</p>')
 
 
 def number(value: float, digits: int = 3) -> str:
