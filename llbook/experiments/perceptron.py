@@ -41,8 +41,8 @@ RECORDED: dict[str, dict[str, Any]] = {
     "as-printed": {"initialisation": "linear", "desired_size": 512},
     "normal-512": {"desired_size": 512},
     "linear-4096": {"initialisation": "linear"},
+    "noise-3-linear-512": {"initialisation": "linear", "desired_size": 512, "label_noise": 0.03},
     "noise-20-linear-512": {"initialisation": "linear", "desired_size": 512, "label_noise": 0.2},
-    "noise-20-normal-512": {"desired_size": 512, "label_noise": 0.2},
     "large-step-headline": {"step_size": 2e-5},
     "decay-headline": {"objective": "mean", "schedule": "linear", "step_size": 1e-3},
     "decay-as-printed": {
