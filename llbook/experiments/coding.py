@@ -24,8 +24,10 @@ may not, and the checksum of the symbols then says so.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import lzma
 import math
 import re
 import struct
@@ -33,15 +35,18 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import constriction
 import numpy as np
 import torch
+import zstandard
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from llbook.experiments.config import _Experiment
 from llbook.tasks import perceptron
 from llbook.tasks.transformer import (
     PAD,
@@ -53,6 +58,7 @@ from llbook.tasks.transformer import (
 )
 
 __all__ = [
+    "CompressionConfig",
     "CorruptStreamError",
     "LabelCoder",
     "LanguageCoder",
@@ -62,6 +68,7 @@ __all__ = [
     "decode_text",
     "encode",
     "encode_text",
+    "general_compressors",
     "join_words",
     "label_inputs",
     "read_header",
@@ -117,10 +124,10 @@ class LanguageCoder:
     lanes: int = 8
     window: int = 32
     hidden: int = 64
-    layers: int = 2
+    layers: int = 1
     heads: int = 4
     optimiser: str = "adam"
-    learning_rate: float = 3e-3
+    learning_rate: float = 6e-3
 
     def __post_init__(self) -> None:
         _check_positive(self, ("lanes", "window"))
@@ -160,6 +167,21 @@ class LabelCoder:
         _check_positive(self, ("dimension", "batch"))
 
 
+class CompressionConfig(_Experiment):
+    """Parameters of the compression chapter; the defaults are those of `laptop`."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of corpus, labels and θ_0")
+    corpus: str = Field("", description="a local file of stories; empty: the grammar's")
+    story_count: int = Field(350, ge=1, le=10**6, description="stories in the corpus")
+    lanes: int = Field(8, ge=1, le=4096, description="stretches of the text read side by side")
+    window: int = Field(32, ge=1, le=1024, description="symbols of a lane in a batch")
+    hidden: int = Field(64, ge=4, le=1024, multiple_of=4, description="width of the model")
+    layers: int = Field(1, ge=1, le=16, description="blocks of the model")
+    learning_rate: float = Field(6e-3, gt=0, le=10, description="η of Adam")
+    label_count: int = Field(4096, ge=16, le=2**20, description="M, labels coded")
+    dimension: int = Field(32, ge=1, le=4096, description="D, inputs of the perceptron")
+
+
 Config = LanguageCoder | LabelCoder
 _CODERS: dict[str, type[Config]] = {"language": LanguageCoder, "labels": LabelCoder}
 
@@ -192,14 +214,6 @@ class Trace:
 
 # (probabilities (m, V), positions (m,)) → the symbols at those positions
 Exchange = Callable[[NDArray[np.float32], NDArray[np.int64]], None]
-
-
-class _Model(Protocol):
-    theta: Tensor
-
-    def spans(self) -> Iterator[range]: ...
-    def predict(self, span: range, symbols: Symbols, exchange: Exchange) -> None: ...
-    def loss(self, span: range, symbols: Symbols) -> tuple[Tensor, int]: ...
 
 
 class _Language:
@@ -284,14 +298,19 @@ def label_inputs(count: int, dimension: int, seed: int) -> Tensor:
     return (draw * 3**0.5).float()
 
 
+def _kind(config: Config) -> str:
+    for name, coder in _CODERS.items():
+        if isinstance(config, coder):
+            return name
+    raise TypeError(f"expected a LanguageCoder or a LabelCoder, got {type(config).__name__}")
+
+
 def _build(config: Config, count: int, seed: int) -> _Language | _Labels:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
     if isinstance(config, LanguageCoder):
         return _Language(config, count, seed)
-    if isinstance(config, LabelCoder):
-        return _Labels(config, count, seed)
-    raise TypeError(f"expected a LanguageCoder or a LabelCoder, got {type(config).__name__}")
+    return _Labels(config, count, seed)
 
 
 @contextmanager
@@ -328,11 +347,20 @@ def _train_while(
         if model.config.optimiser == "sgd"
         else torch.optim.Adam([theta], lr=rate, betas=(0.9, 0.99), foreach=False)
     )
+    diverged = "training diverged before batch {} (learning rate {}); lower it"
     spans = list(model.spans())
     for t, span in enumerate(spans):
         if exchange is not None:
+
+            def checked(
+                probabilities: NDArray[np.float32], positions: NDArray[np.int64], t: int = t
+            ) -> None:
+                if not np.isfinite(probabilities).all():
+                    raise FloatingPointError(diverged.format(t, rate))
+                exchange(probabilities, positions)
+
             with torch.no_grad():
-                model.predict(span, symbols, exchange)
+                model.predict(span, symbols, checked)
         if exchange is None or t + 1 < len(spans):
             with torch.enable_grad():
                 loss, count = model.loss(span, symbols)
@@ -340,9 +368,7 @@ def _train_while(
                 loss.backward()
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"training diverged at batch {t} (learning rate {rate}); lower it"
-                )
+                raise FloatingPointError(diverged.format(t, rate))
             optimiser.step()
         else:  # nothing is coded after the last batch
             value, count = math.nan, 0
@@ -374,6 +400,7 @@ def code_length(symbols: ArrayLike, config: Config, *, seed: int = 0) -> Trace:
         TypeError, ValueError: see :func:`encode`.
         FloatingPointError: the loss stopped being finite.
     """
+    _kind(config)
     array = _check_symbols(symbols, config.vocabulary)
     trace = Trace()
 
@@ -414,9 +441,7 @@ def encode(
             alphabet of another size than V.
         FloatingPointError: training diverged.
     """
-    model_name = next((k for k, v in _CODERS.items() if isinstance(config, v)), "")
-    if not model_name:
-        raise TypeError(f"expected a LanguageCoder or a LabelCoder, got {type(config).__name__}")
+    model_name = _kind(config)
     array = _check_symbols(symbols, config.vocabulary)
     if alphabet is not None and len(alphabet) != config.vocabulary:
         raise ValueError(f"the alphabet has {len(alphabet)} entries, V is {config.vocabulary}")
@@ -555,6 +580,16 @@ def _unpack(stream: bytes) -> tuple[dict[str, Any], NDArray[np.uint32]]:
     except (zlib.error, ValueError) as error:
         raise CorruptStreamError(f"unreadable header: {error}") from None
     return header, words
+
+
+def general_compressors(data: bytes) -> dict[str, int]:
+    """Bytes that gzip, xz and zstd make of ``data``, each at (nearly) its strongest setting."""
+    strong = zstandard.ZstdCompressionParameters.from_level(19, enable_ldm=True, window_log=27)
+    return {
+        "gzip -9": len(gzip.compress(data, 9, mtime=0)),
+        "xz -9e": len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)),
+        "zstd -19 --long": len(zstandard.ZstdCompressor(compression_params=strong).compress(data)),
+    }
 
 
 _WORD = re.compile(r" ?[\w-]+|[\s\S]")

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -110,6 +111,7 @@ class Architecture:
         return shapes | {"norm": (2, hidden), "out": (hidden, self.vocabulary)}
 
 
+@lru_cache
 def parameter_count(architecture: Architecture) -> int:
     """P, the length of θ; 1,682,688 for the defaults."""
     return sum(math.prod(shape) for shape in architecture.shapes().values())
@@ -178,9 +180,11 @@ def logits(
     weights = _unpack(architecture, theta)
     count, length = tokens.shape
     x = embedding(tokens, weights["tokens"]) + weights["positions"][start : start + length]
-    later = torch.ones(length, start + length, dtype=torch.bool, device=theta.device).triu(
-        start + 1
-    )
+    # a single token sees all that was read: no mask needed
+    later = None
+    if length > 1:
+        mask = torch.ones(length, start + length, dtype=torch.bool, device=theta.device)
+        later = mask.triu(start + 1)
     size = architecture.hidden // architecture.heads
     scale = (size if architecture.attention_scale == "head" else architecture.hidden) ** -0.5
     for layer in range(architecture.layers):
@@ -192,7 +196,9 @@ def logits(
                 keys = torch.cat([prefix.layers[layer][0], keys], 2)
                 values = torch.cat([prefix.layers[layer][1], values], 2)
             prefix.layers[layer : layer + 1] = [(keys, values)]
-        scores = (queries @ keys.transpose(2, 3) * scale).masked_fill(later, -torch.inf)
+        scores = queries @ keys.transpose(2, 3) * scale
+        if later is not None:
+            scores = scores.masked_fill(later, -torch.inf)
         mixed = scores.softmax(-1) @ values  # (n, h, L, s)
         x = x + mixed.transpose(1, 2).reshape(x.shape) @ weights[f"{layer}.attention.out"]
         y = _rms_norm(x, weights[f"{layer}.feedforward.norm"]) @ weights[f"{layer}.feedforward.in"]
@@ -200,9 +206,15 @@ def logits(
     return _rms_norm(x, weights["norm"]) @ weights["out"]
 
 
-def _unpack(architecture: Architecture, theta: Tensor) -> dict[str, Tensor]:
+@lru_cache
+def _layout(architecture: Architecture) -> tuple[dict[str, tuple[int, ...]], list[int]]:
     shapes = architecture.shapes()
-    pieces = theta.split([math.prod(shape) for shape in shapes.values()])
+    return shapes, [math.prod(shape) for shape in shapes.values()]
+
+
+def _unpack(architecture: Architecture, theta: Tensor) -> dict[str, Tensor]:
+    shapes, sizes = _layout(architecture)
+    pieces = theta.split(sizes)
     return {
         name: piece.view(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)
     }
