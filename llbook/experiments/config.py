@@ -22,15 +22,17 @@ PROFILES = ("smoke", "laptop", "paper")
 # What a profile changes in a notebook's own defaults, which are those of `laptop`.
 _OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {
-        "intro": {"size": 64, "dimension": 8, "desired_size": 64, "steps": 40, "epochs": 6},
+        "intro": {"size": 64, "dimension": 8, "desired_size": 64, "steps": 40, "epochs": 12},
         "objective": {"size": 64, "steps": 40},
+        "optimal_policy": {"size": 64, "dimension": 8, "steps": 30},
         "perceptron": {
             "size": 128,
             "dimension": 16,
             "desired_size": 64,
             "steps": 60,
             "epochs": 12,
-            "measure_every": 3,
+            "step_size": 5e-4,
+            "measure_every": 2,
         },
     },
     "laptop": {},

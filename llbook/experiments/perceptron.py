@@ -23,7 +23,15 @@ from llbook.measures.law import (
 from llbook.optimal.search import Epoch, search
 from llbook.tasks.perceptron import Perceptron, initial_parameters
 
-__all__ = ["CODE", "RECORDED", "build_task", "compute", "condense", "load_records", "recorded_configs"]
+__all__ = [
+    "CODE",
+    "RECORDED",
+    "build_task",
+    "compute",
+    "condense",
+    "load_records",
+    "recorded_configs",
+]
 
 # The modules whose source decides what a run contains; the run store hashes them.
 CODE = (
@@ -108,7 +116,9 @@ def compute(config: PerceptronConfig, *, progress: bool = False) -> dict[str, np
         and of the measures here; ``test_curves``, ``similarity``,
         ``future_similarity`` (E, T + 1 or T): one row per measured epoch;
         ``first_desired``, ``last_desired`` (T + 1,); ``gap``, ``relative_gap``,
-        ``future_mean``, ``support`` (T,) of the last policy; ``learned_counts``
+        ``future_mean``, ``support`` (T,) of the last policy; ``idle`` and
+        ``idle_without_weight`` (T,): how many examples have CT ≤ 0, and how many of
+        them γ = 0; ``learned_counts``
         (BINS,): how many (n, t) with loss < 1e-6 have γ_{n,t}/max_n γ_{n,t} in
         each of equal bins of [0, 1]; ``heat_map`` (rows, steps): γ of the
         examples whose contribution is positive throughout the early steps, and
@@ -151,6 +161,8 @@ def compute(config: PerceptronConfig, *, progress: bool = False) -> dict[str, np
                 relative_gap=gap.relative,
                 future_mean=gap.mean,
                 support=(epoch.policy != 0).sum(1),
+                idle=(instant <= 0).sum(1),
+                idle_without_weight=((instant <= 0) & (epoch.policy == 0)).sum(1),
             )
             last["learned_counts"] = _learned_weights(task, epoch)
             last["heat_map_examples"] = _early_contributors(instant)
@@ -245,7 +257,7 @@ def condense(
         kept[name] = arrays[name][np.ix_(rows, columns[:-1])]
     for name in ("first_desired", "last_desired"):
         kept[name] = arrays[name][columns]
-    for name in ("gap", "relative_gap", "future_mean", "support"):
+    for name in ("gap", "relative_gap", "future_mean", "support", "idle", "idle_without_weight"):
         kept[name] = arrays[name][columns[:-1]]
     return kept
 

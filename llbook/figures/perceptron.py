@@ -185,12 +185,27 @@ def similarity_against_compression(run: Arrays) -> Figure:
 
 
 def zero_weights(run: Arrays) -> Figure:
-    """Figure 8a: of the (n, t) with CT ≤ 0, the share with γ = 0, against CR."""
-    figure, axes = style.subplots()
-    axes.plot(
-        run["history_cr_mixed"], 100 * run["history_zero_weight_share"], marker="o", markersize=4
+    """Figure 8a: of the (n, t) with CT ≤ 0, the share with γ = 0, over the search and over steps."""
+    figure, (left, right) = style.subplots(1, 2, figsize=(8.2, 3.6), sharey=True)
+    left.plot(
+        run["history_cr_mixed"],
+        100 * run["history_zero_weight_share"],
+        marker="o",
+        linestyle="none",
+        markersize=4,
     )
-    axes.set(xlabel="CR (paper's unit)", ylabel="share of γ = 0 where CT ≤ 0 (%)", ylim=(-2, 102))
+    left.set(
+        xlabel="CR (paper's unit)",
+        ylabel="share of γ = 0 where CT ≤ 0 (%)",
+        ylim=(-2, 102),
+        title="all steps, policies of the search",
+    )
+    idle = run["idle"]
+    share = np.divide(
+        run["idle_without_weight"], idle, where=idle > 0, out=np.full(len(idle), np.nan)
+    )
+    right.plot(1 + run["curve_steps"][:-1], 100 * share, color=style.PAPER)
+    right.set(xlabel="step t + 1", xscale="log", title="last policy, step by step")
     return figure
 
 
@@ -329,7 +344,7 @@ def settings_spread(
     left.invert_yaxis()
     left.set(xlabel="test AUC / T (nats)", xlim=(0, None))
     right.set(xlabel="acceleration ratio AR", xscale="log")
-    right.set_xticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+    right.set_xticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
     right.minorticks_off()
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure

@@ -8,6 +8,7 @@ projections.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -135,7 +136,9 @@ def search(
 
     history: list[dict[str, float]] = []
     first_test: Tensor | None = None
-    bar = tqdm(total=epochs, disable=not progress, unit="epoch")
+    # where every update is a line of its own (a log, a notebook), a few a minute will do
+    pause = 0.1 if sys.stderr.isatty() else 15.0
+    bar = tqdm(total=epochs, disable=not progress, unit="epoch", mininterval=pause)
     with bar:
         for number in range(epochs + 1):
             process = train(task, policy)
@@ -147,7 +150,9 @@ def search(
                     first_test = epoch.test
                 history.append(epoch.measures)
                 bar.set_postfix(
-                    J=f"{epoch.measures['objective']:.4g}", CR=f"{epoch.measures['cr']:.3g}"
+                    J=f"{epoch.measures['objective']:.4g}",
+                    CR=f"{epoch.measures['cr']:.3g}",
+                    refresh=False,
                 )
                 if callback is not None:
                     callback(epoch)
