@@ -1,0 +1,300 @@
+"""Executed notebooks and pages → the static site.
+
+Everything is made in fresh folders and takes the place of the site of before
+only when all of it succeeded: jupyter-book's incremental builds forget warnings
+and keep pages that are gone. The site needs no network: MathJax is part of it,
+and a page that would fetch anything from elsewhere is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html.parser
+import json
+import os
+import platform
+import posixpath
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from filelock import FileLock, Timeout
+
+import llbook
+from llbook.experiments.runs import device_kind, device_name
+from llbook.publish.notebooks import (
+    LIBRARIES,
+    Execution,
+    Settings,
+    execute,
+    is_notebook,
+    published,
+    versions,
+)
+
+__all__ = ["BookError", "build", "external_requests", "pages"]
+
+# Of the MathJax that sphinx-mathjax-offline brings, what the pages load.
+_MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions")
+_WARNING = re.compile(r"(WARNING|ERROR|CRITICAL|Exception|Traceback)")
+_LINK = re.compile(r"\]\((?P<path>[\w./-]+)\.md(?P<rest>(?:#[^)\s]*)?)\)")
+_PLACE = re.compile(r"(book/\S+)\.ipynb:(\d+)(\d{4}):")
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class BookError(RuntimeError):
+    """The book cannot be built; the message says why."""
+
+
+def build(
+    root: Path,
+    build_folder: Path,
+    *,
+    profile: str,
+    overrides: Callable[[str, str], Mapping[str, Any]],
+    force: bool = False,
+    timeout: int = 24 * 3600,
+    report: Callable[[str], None] = print,
+) -> Path:
+    """Build the whole book; returns the path of its first page.
+
+    Args:
+        root: folder with ``_config.yml``, ``_toc.yml`` and ``book/``.
+        build_folder: nothing is written outside of it.
+        profile: handed to ``overrides``, and written into ``execution.json``.
+        overrides: (profile, notebook) → the flat parameters to set in it.
+        force: run every notebook, changed or not.
+        timeout: seconds that one cell of a notebook may take.
+        report: receives the progress, line by line.
+
+    Raises:
+        BookError: a page that is missing, a warning of Sphinx, a page that needs the network.
+        NotebookError: a notebook that fails or must not be published.
+
+    After either, the site of before is untouched.
+    """
+    build_folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(build_folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        report(f"waiting for another build in {build_folder}")
+        lock.acquire()
+    with lock:
+        start = time.perf_counter()
+        source = root / "book"
+        settings = Settings(source, build_folder, force=force, timeout=timeout, report=report)
+        records = {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted((source / "records").glob("*.npz"))
+        }
+        documents = pages(root)
+        notebooks = [name for name in documents if is_notebook(source / f"{name}.md")]
+        executions = [
+            execute(name, settings, overrides(profile, name), records=records) for name in notebooks
+        ]
+        _write_execution(build_folder / "notebooks" / "execution.json", profile, executions)
+        stage = _stage(source, build_folder, documents, notebooks)
+        report(f"site: {len(documents)} pages, {len(notebooks)} of them notebooks")
+        index = _make_site(root, stage, build_folder)
+        report(f"site: {index} ({time.perf_counter() - start:.1f} s in all)")
+        return index
+
+
+def pages(root: Path) -> list[str]:
+    """The documents of ``_toc.yml`` in order, as paths below ``book/`` without suffix.
+
+    Raises:
+        BookError: a document has no ``.md`` file.
+    """
+    from sphinx_external_toc.parsing import MalformedError, parse_toc_yaml
+
+    try:
+        documents = list(parse_toc_yaml(root / "_toc.yml"))
+    except (OSError, MalformedError) as error:
+        raise BookError(f"_toc.yml: {error}") from error
+    for document in documents:
+        if not (root / "book" / f"{document}.md").is_file():
+            raise BookError(f"_toc.yml: no page book/{document}.md")
+    return documents
+
+
+def external_requests(folder: Path) -> list[str]:
+    """What the pages and style sheets of a site would fetch from another origin.
+
+    Links in the text are no requests. Returns ``"page: address"`` lines, sorted.
+    """
+    found = set()
+    for path in folder.rglob("*.html"):
+        parser = _Requests()
+        parser.feed(path.read_text(encoding="utf-8"))
+        found |= {f"{path.relative_to(folder).as_posix()}: {url}" for url in parser.urls}
+    for path in folder.rglob("*.css"):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for url in _css_urls(text):
+            found.add(f"{path.relative_to(folder).as_posix()}: {url}")
+    return sorted(found)
+
+
+def _stage(source: Path, build_folder: Path, documents: list[str], notebooks: list[str]) -> Path:
+    """A fresh copy of what jupyter-book reads: pages, executed notebooks, and files beside them."""
+    stage = build_folder / "stage"
+    shutil.rmtree(stage, ignore_errors=True)
+    shutil.copytree(
+        source, stage, ignore=shutil.ignore_patterns("*.md", "records", ".*", "__pycache__")
+    )
+    for name in documents:
+        (stage / name).parent.mkdir(parents=True, exist_ok=True)
+        if name in notebooks:
+            notebook = published(build_folder / "notebooks" / f"{name}.ipynb", name)
+            for cell in notebook.cells:
+                if cell.cell_type == "markdown":
+                    cell.source = _staged_links(cell.source, name, notebooks)
+            nbformat.write(notebook, stage / f"{name}.ipynb")
+        else:
+            text = (source / f"{name}.md").read_text(encoding="utf-8")
+            staged = _staged_links(text, name, notebooks)
+            (stage / f"{name}.md").write_text(staged, encoding="utf-8")
+    return stage
+
+
+def _staged_links(text: str, document: str, notebooks: list[str]) -> str:
+    """Links between the sources name ``X.md``; what is staged of a notebook is ``X.ipynb``."""
+
+    def staged(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(document), match["path"]))
+        suffix = "ipynb" if target in notebooks else "md"
+        return f"]({match['path']}.{suffix}{match['rest']})"
+
+    return _LINK.sub(staged, text)
+
+
+def _make_site(root: Path, stage: Path, build_folder: Path) -> Path:
+    # the lock is held, so what an interrupted build has left can go
+    for left in build_folder.glob(".site-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".site-", dir=build_folder) as fresh:
+        configuration = [
+            f"--config={(root / '_config.yml').resolve()}",
+            f"--toc={(root / '_toc.yml').resolve()}",
+        ]
+        result = subprocess.run(
+            [
+                *(sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"),
+                *(str(stage), *configuration, f"--path-output={fresh}"),
+                *("-W", "-n", "--keep-going", "--all"),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            cwd=build_folder,
+            env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+        )
+        built = Path(fresh, "_build", "html")
+        if result.returncode != 0 or not (built / "index.html").is_file():
+            raise BookError(_complaints(result.stdout, stage))
+        _trim_mathjax(built / "_static" / "mathjax")
+        if urls := external_requests(built):
+            listed = "\n".join(f"  {url}" for url in urls)
+            raise BookError(f"the site would need the network:\n{listed}")
+        site = build_folder / "html"
+        if site.exists():
+            site.rename(Path(fresh, "before"))
+        built.rename(site)
+    return site / "index.html"
+
+
+def _complaints(output: str, stage: Path) -> str:
+    """The warnings in jupyter-book's output, each once, with the pages' own names."""
+    text = _ANSI.sub("", output).replace(f"{stage}{os.sep}", "book/")
+    # myst-nb counts lines from ten thousand times the number of the cell
+    text = _PLACE.sub(lambda m: f"{m[1]}.md, cell {m[2]}, line {int(m[3])}:", text)
+    warnings = list(dict.fromkeys(line for line in text.splitlines() if _WARNING.search(line)))
+    said = [line for line in warnings if "build finished with problems" not in line]
+    said = [line for line in said if not line.startswith(("RuntimeError", "Traceback"))]
+    return "jupyter-book, warnings counted as errors:\n" + ("\n".join(said) or text[-8000:])
+
+
+def _trim_mathjax(folder: Path) -> None:
+    """Keep what the pages load: 3 MB of 17."""
+    if not folder.is_dir():
+        raise BookError("the site has no MathJax: is sphinx-mathjax-offline among the extensions?")
+    for path in sorted(folder.rglob("*"), reverse=True):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif not any(name == kept or name.startswith(f"{kept}/") for kept in _MATHJAX):
+            path.unlink()
+
+
+def _write_execution(path: Path, profile: str, executions: list[Execution]) -> None:
+    content = {
+        "profile": profile,
+        "llbook": llbook.__version__,
+        "python": platform.python_version(),
+        "versions": versions(LIBRARIES),
+        "machine": {
+            "device": device_name(device_kind()),
+            "platform": f"{platform.system()} {platform.machine()}",
+        },
+        "notebooks": {
+            execution.notebook: {
+                key: value for key, value in asdict(execution).items() if key != "notebook"
+            }
+            for execution in executions
+        },
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+class _Requests(html.parser.HTMLParser):
+    """Collects the addresses on other origins that a browser fetches for a page."""
+
+    _SOURCES = frozenset({"src", "srcset", "poster", "data"})
+    _FETCHED_LINKS = frozenset(
+        {"stylesheet", "icon", "preload", "prefetch", "preconnect", "dns-prefetch", "modulepreload"}
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.urls: list[str] = []
+        self._style = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._style = tag == "style"
+        values = {name: value or "" for name, value in attrs}
+        for name, value in values.items():
+            fetched = name in self._SOURCES
+            if tag == "link" and name == "href":
+                fetched = bool(self._FETCHED_LINKS & set(values.get("rel", "").lower().split()))
+            if fetched and re.search(r"(?:^|[\s,])(?:https?:)?//", value):
+                self.urls.append(value)
+        self.urls += _css_urls(values.get("style", ""))
+
+    def handle_data(self, data: str) -> None:
+        if self._style:
+            self.urls += _css_urls(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "style":
+            self._style = False
+
+
+def _css_urls(text: str) -> list[str]:
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    pattern = r"""(?:url\(\s*["']?|@import\s+["'])((?:https?:)?//[^"')\s]+)"""
+    return re.findall(pattern, text)
