@@ -48,6 +48,7 @@ def area_and_code(trace: Trace) -> Figure:
         markersize=5,
         label="written by the range coder",
     )
+    bottom.xaxis.set_major_formatter("{x:,.0f}")
     bottom.set(xlabel="symbols coded", ylabel="code so far (kB)", ylim=(0, None))
     bottom.legend(loc="upper left")
     return figure
@@ -57,22 +58,38 @@ def code_sizes(sizes: Mapping[str, tuple[int, int]]) -> Figure:
     """Bytes of the same text under several codes.
 
     Args:
-        sizes: name → (bytes of the code, bytes of a header within it).
+        sizes: name → (bytes of the code, bytes of a header within it); the learner's
+            names begin with "learner".
     """
-    names = list(sizes)
-    figure, axes = style.subplots(figsize=(6.4, 0.55 * len(names) + 1.0))
+    names = sorted(sizes, key=lambda name: sizes[name][0])
+    figure, axes = style.subplots(figsize=(6.4, 0.5 * len(names) + 1.2))
     for row, name in enumerate(names):
         total, header = sizes[name]
-        learner = header > 0
-        axes.barh(row, total - header, color=_PALETTE[0] if learner else style.CONVENTIONAL)
-        if learner:
-            axes.barh(row, header, left=total - header, color=_PALETTE[1])
-            axes.text(total, row - 0.42, "with its header", fontsize=8, ha="right", va="bottom")
+        ours = name.startswith("learner")
+        axes.barh(
+            row,
+            total - header,
+            color=_PALETTE[0] if ours else style.CONVENTIONAL,
+            label="the learner's code" if ours else "a general compressor",
+        )
+        if header:
+            axes.barh(
+                row,
+                header,
+                left=total - header,
+                color=_PALETTE[1],
+                hatch="//",
+                edgecolor="white",
+                label="its header, with the list of words",
+            )
         axes.text(total, row, f" {total:,}", va="center")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set(xlabel="bytes", xlim=(0, 1.15 * max(total for total, _ in sizes.values())))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(axis="y", visible=False)
+    handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    axes.legend(handles.values(), handles.keys(), loc="upper right")
     return figure
 
 
@@ -92,6 +109,7 @@ def learning_speeds(traces: Mapping[str, Trace]) -> Figure:
             color=_PALETTE[i],
             label=f"{name}: {trace.total_bits / 8e3:.1f} kB",
         )
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set(xlabel="symbols coded", ylabel="loss (bits a symbol)", ylim=(0, None))
     axes.legend()
     return figure
