@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from llbook.experiments import runs
 from llbook.experiments.runs import DamagedRun, RunStore, load_record, provenance_line, save_record
@@ -135,7 +136,7 @@ def test_disk_full_names_the_path_and_leaves_nothing(store, monkeypatch):
 
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"cannot use the run store.*file/runs"):
+    with pytest.raises(OSError, match=r"cannot write to the folder.*file/runs"):
         RunStore(tmp_path / "file" / "runs").load_or_compute("toy", CONFIG, curves, CODE)
 
 
@@ -156,6 +157,12 @@ def test_bad_input(store, kind, config, result, error, message):
         store.load_or_compute(kind, config | {"device": "cpu"}, lambda: result, CODE)
     # nothing but a lock is left
     assert not [p for p in store.folder.glob("*") if p.is_dir()]
+
+
+def test_lock_is_free_afterwards(store):
+    run = store.load_or_compute("toy", CONFIG, curves, CODE)
+    with FileLock(store.folder / f"{run.id}.lock", timeout=0) as lock:
+        assert lock.is_locked
 
 
 WORKER = """

@@ -36,9 +36,11 @@ import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,7 @@ __all__ = [
     "device_name",
     "explain",
     "load_record",
+    "locked",
     "provenance_line",
     "record_path",
     "records_folder",
@@ -168,17 +171,8 @@ class RunStore:
         key = hashlib.sha256(_canonical(parts)).hexdigest()
         name = f"{kind}-{key[:12]}"
         path = self.folder / name
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / f"{name}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                self._say(name, "waiting", "another process is computing it")
-                lock.acquire()
-        except OSError as error:
-            raise _unwritable(error, self.folder, "use the run store") from error
-        with lock:
+        waiting = partial(self._say, name, "waiting", "another process is computing it")
+        with locked(self.folder / f"{name}.lock", waiting):
             why = self._why(parts)
             if path.exists():
                 try:
@@ -247,6 +241,31 @@ class RunStore:
 
     def _log(self, name: str, state: str, why: str, seconds: float) -> None:
         _log({"id": name, "state": state, "why": why, "seconds": round(seconds, 3)})
+
+
+@contextmanager
+def locked(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock file, whose folder is made; ``waiting`` is called first if another has it.
+
+    Raises:
+        OSError: the folder cannot be written to; its path is in the message.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+    except OSError as error:
+        if isinstance(error, Timeout):
+            raise
+        raise _unwritable(error, path.parent, "write to the folder") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def repository_root() -> Path | None:
@@ -485,16 +504,16 @@ def provenance_line(run: Run, notebook: str, defaults: Mapping[str, Any]) -> str
 def _store(run: Run, path: Path) -> None:
     """Write a run's directory at once: complete or not at all."""
     # only the holder of the run's lock comes here, so the name is free to take
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    unfinished = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        partial.mkdir()
-        with open(partial / "arrays.npz", "wb") as file:
+        unfinished.mkdir()
+        with open(unfinished / "arrays.npz", "wb") as file:
             with zipfile.ZipFile(file, "w") as archive:
                 _write_arrays(archive, run.arrays, zipfile.ZIP_STORED)
             file.flush()
             os.fsync(file.fileno())
-        with open(partial / "arrays.npz", "rb") as file:
+        with open(unfinished / "arrays.npz", "rb") as file:
             checksum = hashlib.file_digest(file, "sha256").hexdigest()
         head = {
             "id": run.id,
@@ -503,10 +522,10 @@ def _store(run: Run, path: Path) -> None:
             "provenance": run.provenance,
             "arrays_sha256": checksum,
         }
-        (partial / "run.json").write_bytes(_readable(head))
-        partial.rename(path)
+        (unfinished / "run.json").write_bytes(_readable(head))
+        unfinished.rename(path)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise _unwritable(error, path, "store the run") from error
 
 

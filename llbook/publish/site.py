@@ -22,14 +22,14 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nbformat
-from filelock import FileLock, Timeout
 
 import llbook
-from llbook.experiments.runs import device_kind, device_name
+from llbook.experiments.runs import device_kind, device_name, locked
 from llbook.publish.notebooks import (
     LIBRARIES,
     Execution,
@@ -81,14 +81,8 @@ def build(
 
     After either, the site of before is untouched.
     """
-    build_folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(build_folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        report(f"waiting for another build in {build_folder}")
-        lock.acquire()
-    with lock:
+    waiting = partial(report, f"waiting for another build in {build_folder}")
+    with locked(build_folder / ".lock", waiting):
         start = time.perf_counter()
         source = root / "book"
         settings = Settings(source, build_folder, force=force, timeout=timeout, report=report)

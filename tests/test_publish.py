@@ -1,0 +1,267 @@
+"""The build on a small book: what it refuses, what it reuses, and what it leaves alone."""
+
+import json
+import shutil
+
+import nbformat
+import pytest
+from conftest import ROOT, run_llbook
+from filelock import FileLock
+
+from llbook.publish import notebooks, site
+from llbook.publish.notebooks import NotebookError
+from llbook.publish.site import BookError, external_requests
+
+NOTEBOOK = """---
+jupytext:
+  text_representation: {extension: .md, format_name: myst}
+kernelspec: {display_name: Python 3, language: python, name: python3}
+---
+
+# A notebook
+
+See [the page](page.md) and {eq}`eq-one`.
+
+```{code-cell} ipython3
+:tags: [parameters]
+steps: int = 3  # how many
+```
+
+```{code-cell} ipython3
+print("steps", steps)
+```
+"""
+PAGE = """# A page
+
+$$
+x = 1
+$$ (eq-one)
+
+Back to [the notebook](intro.md).
+"""
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "root"
+    (folder / "book").mkdir(parents=True)
+    shutil.copy(ROOT / "_config.yml", folder)
+    shutil.copy(ROOT / "book" / "references.bib", folder / "book")
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters:\n- file: page\n")
+    (folder / "book" / "intro.md").write_text(NOTEBOOK)
+    (folder / "book" / "page.md").write_text(PAGE)
+    return folder
+
+
+@pytest.fixture
+def lines():
+    return []
+
+
+@pytest.fixture
+def build(root, lines, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def run(**options):
+        lines.clear()
+        settings = {"profile": "smoke", "overrides": lambda profile, notebook: {}} | options
+        return site.build(root, root / "build", report=lines.append, **settings)
+
+    return run
+
+
+@pytest.fixture
+def no_site(monkeypatch):
+    """Leaves jupyter-book out where a test is about notebooks alone."""
+    monkeypatch.setattr(
+        site, "_make_site", lambda root, stage, build: build / "html" / "index.html"
+    )
+
+
+def edit(path, before, after):
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+def outputs(root):
+    notebook = nbformat.read(root / "build" / "notebooks" / "intro.ipynb", as_version=4)
+    return "".join(o.text for c in notebook.cells if c.cell_type == "code" for o in c.outputs)
+
+
+def test_build_then_a_failure_leaves_the_site_alone_then_prose_reuses(build, root, lines):
+    index = build()
+    assert index == root / "build" / "html" / "index.html"
+    first = {p: p.read_bytes() for p in (root / "build" / "html").glob("*.html")}
+    assert "steps 3" in (index.parent / "intro.html").read_text()
+    assert 'href="page.html"' in (index.parent / "intro.html").read_text()
+    assert lines[0] == "intro: run: not yet executed"
+
+    # a reference that leads nowhere, a failing cell: no new site, not a byte of the old one changed
+    edit(root / "book" / "intro.md", "{eq}`eq-one`", "{eq}`eq-two`")
+    with pytest.raises(BookError, match=r"book/intro\.md, cell \d+, line \d+.*eq-two"):
+        build()
+    assert lines[0].startswith("intro: reused (unchanged)")
+    edit(root / "book" / "intro.md", "{eq}`eq-two`", "{eq}`eq-one`")
+    edit(root / "book" / "intro.md", 'print("steps", steps)', "1 // 0")
+    with pytest.raises(NotebookError, match="ZeroDivisionError"):
+        build()
+    assert {p: p.read_bytes() for p in (root / "build" / "html").glob("*.html")} == first
+
+    edit(root / "book" / "intro.md", "1 // 0", 'print("steps", steps)')
+    edit(root / "book" / "intro.md", "# A notebook", "# Other words")
+    build()
+    assert lines[0].startswith("intro: reused (unchanged)")
+    page = (index.parent / "intro.html").read_text()
+    assert "Other words" in page
+    assert "steps 3" in page
+    facts = json.loads((root / "build" / "notebooks" / "execution.json").read_text())
+    assert facts["notebooks"]["intro"]["reused"]
+    assert not [p.name for p in (root / "build").iterdir() if p.name.startswith((".site", ".run"))]
+    assert sorted(p.name for p in root.iterdir()) == ["_config.yml", "_toc.yml", "book", "build"]
+
+
+@pytest.mark.usefixtures("no_site")
+def test_failing_cell_is_named_with_its_traceback_once(build, root):
+    build()
+    before = (root / "build" / "notebooks" / "intro.ipynb").read_bytes()
+    edit(root / "book" / "intro.md", 'print("steps", steps)', "def fall(n):\n    1 // n\nfall(0)")
+    with pytest.raises(NotebookError) as caught:
+        build(overrides=lambda profile, notebook: {"steps": 4})
+    message = str(caught.value)
+    assert message.startswith("intro: code cell 2 failed:\n    def fall(n):")
+    assert message.count("ZeroDivisionError: ") == 1
+    assert "\x1b" not in message
+    assert (root / "build" / "notebooks" / "intro.ipynb").read_bytes() == before
+    assert (root / "build" / "failed" / "intro.ipynb").is_file()
+
+
+@pytest.mark.usefixtures("no_site")
+def test_runs_again_for_what_changed_and_says_what(build, root, lines, monkeypatch):
+    build()
+    ids = [cell.id for cell in nbformat.read(root / "build/notebooks/intro.ipynb", 4).cells]
+
+    build(overrides=lambda profile, notebook: {"steps": 5})
+    assert lines[0] == "intro: run: parameters: steps none → 5"
+    assert outputs(root) == "steps 5\n"
+    build(overrides=lambda profile, notebook: {"steps": 5})
+    assert lines[0].startswith("intro: reused")
+    assert outputs(root) == "steps 5\n"
+
+    edit(root / "book" / "intro.md", '"steps", steps', '"number", steps')
+    build(overrides=lambda profile, notebook: {"steps": 5})
+    assert lines[0] == "intro: run: cells changed: code cell 2"
+    assert outputs(root) == "number 5\n"
+
+    edit(root / "book" / "intro.md", '"number", steps', '"steps", steps')
+    build(force=True)
+    assert lines[0] == "intro: run: forced"
+    assert [c.id for c in nbformat.read(root / "build/notebooks/intro.ipynb", 4).cells] == ids
+
+    (root / "book" / "records").mkdir()
+    (root / "book" / "records" / "toy.npz").write_bytes(b"1")
+    monkeypatch.setattr(
+        notebooks,
+        "_papermill",
+        lambda *_: (nbformat.read(root / "build/notebooks/intro.ipynb", 4), []),
+    )
+    build()
+    assert lines[0] == "intro: run: records new: toy.npz"
+    monkeypatch.setattr(notebooks, "source_hashes", lambda names: {"llbook/cli.py": "0" * 64})
+    build()
+    assert "code changed: llbook/cli.py" in lines[0]
+
+
+@pytest.mark.usefixtures("no_site")
+def test_unknown_parameter_is_refused(build):
+    with pytest.raises(NotebookError, match=r"unknown parameter 'step' \(value 5\).*has: steps"):
+        build(overrides=lambda profile, notebook: {"step": 5})
+
+
+@pytest.mark.usefixtures("no_site")
+def test_cell_over_its_time_is_stopped(build, root):
+    edit(root / "book" / "intro.md", 'print("steps", steps)', "import time; time.sleep(600)")
+    with pytest.raises(NotebookError, match="intro: a cell took more than 2 s"):
+        build(timeout=2)
+
+
+@pytest.mark.usefixtures("no_site")
+def test_stderr_and_paths_are_not_published(build, root, lines):
+    source = f"import sys; print('careful', file=sys.stderr); print('{ROOT}/book/x')"
+    edit(root / "book" / "intro.md", 'print("steps", steps)', source)
+    build()
+    assert outputs(root) == "book/x\n"
+    assert "intro: on stderr, not published: code cell 2: careful" in lines
+
+
+def test_unexecuted_and_failed_cells_are_not_published():
+    new = nbformat.v4
+    notebook = new.new_notebook(cells=[new.new_code_cell("1 + 1")])
+    with pytest.raises(NotebookError, match=r"toy: code cell 1 \('1 \+ 1'\) was not executed"):
+        notebooks.check_executed(notebook, "toy")
+    error = new.new_output("error", ename="ValueError", evalue="no", traceback=[])
+    notebook.cells[0].execution_count = 1
+    notebook.cells[0].outputs = [error]
+    with pytest.raises(NotebookError, match="ended with ValueError: no"):
+        notebooks.check_executed(notebook, "toy")
+    notebook.cells[0].metadata["tags"] = ["raises-exception"]
+    notebooks.check_executed(notebook, "toy")
+
+
+def test_page_that_does_not_exist(root):
+    (root / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters:\n- file: gone\n")
+    with pytest.raises(BookError, match=r"no page book/gone\.md"):
+        site.pages(root)
+
+
+@pytest.mark.parametrize(
+    ("page", "requests"),
+    [
+        ('<script src="https://cdn.example/x.js"></script>', 1),
+        ('<link rel="stylesheet" href="//cdn.example/x.css">', 1),
+        ('<img srcset="a.png 1x, https://x.example/b.png 2x">', 1),
+        ("<style>@font-face { src: url(https://x.example/f.woff) }</style>", 1),
+        ('<p style="background: url(http://x.example/a.png)">', 1),
+        ('<a href="https://x.example">text</a><link rel="canonical" href="https://x.example">', 0),
+        ('<script src="_static/x.js"></script><img src="a.png">', 0),
+    ],
+)
+def test_requests_to_elsewhere_are_found(tmp_path, page, requests):
+    (tmp_path / "x.html").write_text(page)
+    assert len(external_requests(tmp_path)) == requests
+
+
+@pytest.mark.usefixtures("no_site")
+def test_second_build_waits_for_the_first(build, root, lines, monkeypatch):
+    (root / "build").mkdir()
+    held = FileLock(root / "build" / ".lock")
+    held.acquire()
+
+    def report(line):
+        lines.append(line)
+        if line.startswith("waiting"):
+            held.release()
+
+    site.build(root, root / "build", profile="smoke", overrides=lambda *_: {}, report=report)
+    assert lines[0].startswith("waiting for another build")
+    assert lines[1] == "intro: run: not yet executed"
+
+
+def test_command_line_refuses_an_unknown_profile(tmp_path):
+    result = run_llbook("build", "--profile", "desktop", build=tmp_path / "build")
+    assert result.returncode == 2
+    assert "got 'desktop'; expected one of smoke, laptop, paper" in result.stderr
+    assert not (tmp_path / "build").exists()
+
+
+def test_command_line_fails_without_a_traceback_of_its_own(tmp_path):
+    records = tmp_path / "none"
+    records.mkdir()
+    result = run_llbook(
+        "build", "--profile", "smoke", build=tmp_path / "build", LLBOOK_RECORDS=str(records)
+    )
+    assert result.returncode == 1
+    assert "code cell" in result.stderr
+    assert "FileNotFoundError" in result.stderr
+    assert "llbook/publish" not in result.stderr
+    assert not (tmp_path / "build" / "html").exists()

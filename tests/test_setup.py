@@ -1,0 +1,98 @@
+"""pyproject.toml, lock and conda environment against each other; the other files of the set-up."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import llbook
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIREMENTS = [
+    *PROJECT["dependencies"],
+    *(line for extra in PROJECT["optional-dependencies"].values() for line in extra),
+]
+LINES = [
+    line
+    for line in (ROOT / "requirements.lock").read_text().splitlines()
+    if line and not line.lstrip().startswith("#")
+]
+LOCK = {canonicalize_name(name): Version(v) for name, _, v in (s.partition("==") for s in LINES)}
+
+
+def test_lock_has_nothing_but_exact_portable_versions():
+    for line in LINES:
+        assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*==[0-9][0-9a-z.]*", line), line
+    assert len(LOCK) == len(LINES)
+    text = (ROOT / "requirements.lock").read_text()
+    assert not re.search(r"https?:|file:|/[a-z]+/|--index|--find", text)
+    assert not [name for name in LOCK if name.startswith(("nvidia-", "cuda-"))]
+
+
+@pytest.mark.parametrize("line", REQUIREMENTS)
+def test_lock_satisfies_every_requirement(line):
+    requirement = Requirement(line)
+    assert requirement.specifier.contains(LOCK[canonicalize_name(requirement.name)])
+
+
+def test_versions_that_the_book_relies_on():
+    assert str(LOCK["jupyter-book"]) == "1.0.4.post1"
+    assert str(LOCK["torch"]) == "2.13.0"
+    assert "TORCH_VERSION := 2.13.0" in (ROOT / "Makefile").read_text()
+
+
+def test_conda_environment_is_the_lock():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert pip == {"pip": ["-r requirements.lock", "-e ."]}
+    versions = {Requirement(line).name: Requirement(line).specifier for line in conda}
+    # nothing that the lock pins comes from conda, where its version would be another
+    assert not versions.keys() & LOCK.keys()
+    minimum = Requirement(f"python{PROJECT['requires-python']}").specifier
+    for version in ("3.10", "3.11", "3.12"):
+        assert versions["python"].contains(version) == minimum.contains(version)
+
+
+def test_citation():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= citation.keys()
+    assert citation["version"] == llbook.__version__
+    paper = citation["preferred-citation"]
+    assert paper["identifiers"][0]["value"] == "arXiv:2402.17759"
+    assert len(paper["authors"]) == 6
+
+
+def test_make_help_lists_every_target():
+    listed = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
+    assert set(re.findall(r"^  ([a-z]+) ", listed, re.MULTILINE)) == set(phony)
+
+
+def test_importing_the_package_is_light():
+    heavy = "import llbook, sys; sys.exit(any(m in sys.modules for m in ('torch', 'numpy')))"
+    assert subprocess.run([sys.executable, "-c", heavy], cwd=ROOT).returncode == 0
+
+
+def test_code_is_as_ruff_wants_it():
+    for arguments in (["check"], ["format", "--check"]):
+        result = subprocess.run(
+            [sys.executable, "-m", "ruff", *arguments, "llbook", "tests"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
