@@ -9,7 +9,7 @@ from llbook.experiments.runs import repository_root
 from llbook.experiments.config import _OVERRIDES, PerceptronConfig
 
 BOOK = repository_root() / "book"
-CELL = re.compile(r"```\{code-cell\} ipython3\n:tags: \[parameters\]\n(.*?)```", re.DOTALL)
+CELL = re.compile(r"```\{code-cell\} ipython3\n:tags: \[parameters[^\]]*\]\n(.*?)```", re.DOTALL)
 SHARED = ("intro", "objective", "optimal_policy", "perceptron")
 
 

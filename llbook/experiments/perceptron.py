@@ -246,7 +246,9 @@ def condense(
         policies: how many measured epochs keep their curves, first and last among them.
         points: into how many equal stretches the steps of a curve are cut.
     """
-    kept = {name: array for name, array in arrays.items() if not name.startswith("heat_map")}
+    kept = {
+        name: array for name, array in arrays.items() if not name.startswith(("heat_map", "idle"))
+    }
     steps = arrays["curve_steps"]
     columns = np.unique(np.linspace(0, len(steps) - 1, points + 1).round().astype(int))
     rows = np.unique(np.linspace(0, len(arrays["curve_epochs"]) - 1, policies).round().astype(int))
@@ -257,7 +259,7 @@ def condense(
         kept[name] = arrays[name][np.ix_(rows, columns[:-1])]
     for name in ("first_desired", "last_desired"):
         kept[name] = arrays[name][columns]
-    for name in ("gap", "relative_gap", "future_mean", "support", "idle", "idle_without_weight"):
+    for name in ("gap", "relative_gap", "future_mean", "support"):
         kept[name] = arrays[name][columns[:-1]]
     return kept
 

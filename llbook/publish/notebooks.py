@@ -350,6 +350,9 @@ def _with_outputs(text: NotebookNode, executed: NotebookNode, name: str) -> Note
         source = next(rest)
         cell.outputs, cell.execution_count = source.outputs, source.execution_count
         if _PARAMETERS in _tags(cell):
+            for extra in injected:
+                # seen as the parameters cell itself is seen
+                extra.metadata["tags"] = [*(t for t in _tags(cell) if t != _PARAMETERS), _INJECTED]
             cells.extend(injected)
     result.cells = cells
     for cell in _code_cells(result):
