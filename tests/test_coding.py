@@ -1,3 +1,4 @@
+import ast
 import gzip
 import os
 import subprocess
@@ -26,6 +27,7 @@ from llbook.experiments.coding import (
     read_header,
     split_words,
 )
+from llbook.experiments.runs import repository_root
 
 SMALL = LanguageCoder(vocabulary=11, lanes=4, window=6, hidden=8, heads=2)
 
@@ -291,3 +293,10 @@ def test_bad_story_files_are_refused(tmp_path):
         read_stories(path, 0)
     with pytest.raises(FileNotFoundError):
         read_stories(tmp_path / "absent")
+
+
+def test_the_parameters_of_the_page_are_the_configs():
+    page = (repository_root() / "book" / "compression.md").read_text(encoding="utf-8")
+    cell = page.split(":tags: [parameters]\n")[1].split("```")[0]
+    defaults = {node.target.id: ast.literal_eval(node.value) for node in ast.parse(cell).body}
+    assert defaults == coding.CompressionConfig().flat()
