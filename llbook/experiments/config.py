@@ -24,6 +24,7 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {
         "intro": {"size": 64, "dimension": 8, "desired_size": 64, "steps": 40, "epochs": 12},
         "objective": {"size": 64, "steps": 40},
+        "compression": {"story_count": 12, "label_count": 256},
         "optimal_policy": {"size": 64, "dimension": 8, "steps": 30},
         "perceptron": {
             "size": 128,
