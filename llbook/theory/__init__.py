@@ -1,0 +1,1 @@
+"""Continuous time: flows, costates, exact small optima, and tasks with closed forms."""
