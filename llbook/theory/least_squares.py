@@ -16,7 +16,7 @@ from torch import Tensor
 
 from llbook.tasks.task import Task
 
-__all__ = ["LeastSquares", "Rows", "WaterFilling", "water_filling"]
+__all__ = ["LeastSquares", "Rows", "WaterFilling", "tilted", "water_filling"]
 
 
 class Rows:
@@ -74,6 +74,49 @@ class LeastSquares(Task):
         return (examples.inputs @ theta - examples.targets).square() / 2
 
 
+def tilted(
+    rates: np.ndarray, starts: np.ndarray, importance: np.ndarray, *, coupling: float = 0.0
+) -> LeastSquares:
+    """A task whose flows commute at coupling 0, and the less the larger it is.
+
+    The rows a_n are those of the unit matrix with κ above the diagonal, scaled
+    to squared lengths r_n; all targets are 0. The desired loss is Σ_n w_n θ_n²/2, and θ_0 is such that at κ = 0 the
+    contributions at time 0 are c_n: r_n w_n θ_n² = c_n.
+
+    Args:
+        rates: r_n > 0, shape (N,).
+        starts: c_n > 0, shape (N,).
+        importance: w_n > 0, shape (N,).
+        coupling: κ in [0, 1).
+
+    Raises:
+        ValueError: shapes that differ, numbers out of range.
+    """
+    rates, starts, importance = _positive(rates=rates, starts=starts, importance=importance)
+    if not 0 <= coupling < 1:
+        raise ValueError(f"coupling must lie in [0, 1), got {coupling}")
+    size = len(rates)
+    rows = np.eye(size) + coupling * np.triu(np.ones((size, size)), 1)
+    rows *= np.sqrt(rates / (rows**2).sum(1))[:, None]
+    zeros = torch.zeros(size, dtype=torch.float64)
+    return LeastSquares(
+        Rows(torch.from_numpy(rows), zeros),
+        Rows(torch.from_numpy(np.diag(np.sqrt(size * importance))), zeros),
+        initial=torch.from_numpy(np.sqrt(starts / (rates * importance))),
+    )
+
+
+def _positive(**values: np.ndarray) -> list[np.ndarray]:
+    arrays = {name: np.asarray(value, dtype=float) for name, value in values.items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
+        raise ValueError(f"expected arrays of one shape (N,), got {shapes}")
+    for name, array in arrays.items():
+        if not (np.isfinite(array) & (array > 0)).all():
+            raise ValueError(f"{name} must be positive and finite, got {array}")
+    return list(arrays.values())
+
+
 class WaterFilling(NamedTuple):
     """The optimal policy of a task whose examples own one coordinate each.
 
@@ -106,13 +149,8 @@ def water_filling(rates: np.ndarray, starts: np.ndarray, times: np.ndarray) -> W
     Raises:
         ValueError: shapes that differ, or rates and starts that are not positive.
     """
-    rates, starts, times = (np.asarray(x, dtype=float) for x in (rates, starts, times))
-    if rates.ndim != 1 or rates.shape != starts.shape:
-        raise ValueError(
-            f"expected rates and starts of one shape (N,), got {rates.shape} and {starts.shape}"
-        )
-    if not ((rates > 0).all() and (starts > 0).all()):
-        raise ValueError(f"rates and starts must be positive, got {rates} and {starts}")
+    rates, starts = _positive(rates=rates, starts=starts)
+    times = np.asarray(times, dtype=float)
     if times.ndim != 1 or len(times) < 2 or times[0] != 0 or not (np.diff(times) > 0).all():
         raise ValueError("times must increase from 0 and be at least two")
 

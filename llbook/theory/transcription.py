@@ -1,16 +1,22 @@
-"""Optimal policies in continuous time, by direct transcription.
+"""Areas of piecewise constant policies and their exact gradients, for small linear models.
 
-The policy is constant on M intervals of length h; the gradient flow and the
-area are integrated by the classical Runge–Kutta method, and the gradient with
-respect to the policy is the exact derivative of that computation. Where
-Euler's method rewards a policy for exploiting its O(η) error, here that error
-is O(h⁴) and what remains is the continuous problem.
+The policy is constant on M intervals of length h. Two schemes integrate the
+gradient flow and the area under the desired loss:
 
-For linear models, whose losses depend on a_n·θ alone.
+- ``"euler"``: Eq. 1 with η = h; the area is ηJ, J = Σ_{t=1..T} L_dsr(θ_t).
+- ``"runge-kutta"``: the classical method of order four, for which the optimum is
+  that of the continuous problem. Where Euler's method lets a policy exploit
+  its O(η) error, here that error is O(h⁴).
+
+Either way the gradient is the exact derivative of the computation, so that
+the optimum over policies is an ordinary finite-dimensional one (direct
+transcription). A linear model is one whose losses depend on a_n·θ alone; the
+loops are compiled and serial, for instances small enough to be solved exactly.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -23,26 +29,35 @@ from llbook.tasks.perceptron import Perceptron
 from llbook.tasks.task import Task
 from llbook.theory.least_squares import LeastSquares
 
-__all__ = ["Transcription", "transcribe"]
+__all__ = ["SCHEMES", "Transcription", "objective", "transcribe"]
+
+# weights of the stages in the step, and how far each reaches along the slope before it
+SCHEMES = {
+    "euler": ((1.0,), (0.0,)),
+    "runge-kutta": ((1 / 6, 1 / 3, 1 / 3, 1 / 6), (0.0, 0.5, 0.5, 1.0)),
+}
 
 
 class Transcription(NamedTuple):
     """One evaluation of a piecewise constant policy.
 
     Attributes:
-        objective: ∫ L_dsr dt over M·h, nats times time.
-        gradient: its derivative with respect to the policy, shape (M, N).
+        area: ∫ L_dsr dt over the M intervals, nats times time.
+        gradient: its derivative with respect to the policy, shape (M, N); over
+            -h it is the future contribution λ·g_n, averaged over the interval.
         trajectory: θ at the ends of the intervals, shape (M + 1, P).
-        costates: λ there, shape (M + 1, P).
+        costates: the continuous λ there, shape (M + 1, P), λ(T) = 0; Euler's
+            last one is η∇L_dsr(θ_T), since its area counts that point in full.
     """
 
-    objective: float
+    area: float
     gradient: Tensor
     trajectory: Tensor
     costates: Tensor
 
 
-def _linear(task: Task) -> tuple[np.ndarray, ...]:
+def _linear(task: Task) -> tuple:
+    """Inputs and targets of training and desired examples, and whether the loss is logistic."""
     if isinstance(task, Perceptron):
         parts = [x.signed.double().numpy() for x in (task.training, task.desired)]
         return parts[0], np.zeros(len(parts[0])), parts[1], np.zeros(len(parts[1])), True
@@ -53,33 +68,65 @@ def _linear(task: Task) -> tuple[np.ndarray, ...]:
     raise TypeError(f"expected a Perceptron or LeastSquares task, got {type(task).__name__}")
 
 
-def transcribe(task: Task, policy: Tensor, *, interval: float, substeps: int = 1) -> Transcription:
-    """Area and exact gradient of a piecewise constant policy.
+def _evaluator(task: Task, interval: float, scheme: str, substeps: int) -> Callable:
+    if not interval > 0 or substeps < 1:
+        raise ValueError(
+            f"interval must be positive and substeps at least 1, got {interval} and {substeps}"
+        )
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}")
+    linear, start = _linear(task), task.initial.double().numpy()
+    step = interval / substeps
+    part, reach = (step * np.array(x) for x in SCHEMES[scheme])
+    tail = step if scheme == "euler" else 0.0
+    return lambda policy: _sweep(
+        *linear, start, policy.contiguous().numpy(), part, reach, tail, substeps
+    )
+
+
+def transcribe(
+    task: Task,
+    policy: Tensor,
+    *,
+    interval: float,
+    scheme: str = "runge-kutta",
+    substeps: int = 1,
+) -> Transcription:
+    """Area, exact gradient, states and costates of a piecewise constant policy.
 
     Args:
         task: a perceptron or least-squares task in float64.
         policy: γ, shape (M, N), rows on the simplex.
         interval: h, the time for which a row holds.
-        substeps: Runge–Kutta steps an interval.
+        scheme: a name from :data:`SCHEMES`.
+        substeps: steps of the scheme in an interval.
 
     Raises:
         TypeError: another kind of task, or a dtype other than the task's.
-        ValueError: a bad policy, an interval that is not positive, substeps < 1.
+        ValueError: a bad policy, an unknown scheme, an interval that is not
+            positive, substeps < 1.
     """
-    if not interval > 0 or substeps < 1:
-        raise ValueError(
-            f"interval must be positive and substeps at least 1, got {interval} and {substeps}"
-        )
-    linear = _linear(task)
+    evaluate = _evaluator(task, interval, scheme, substeps)
     check_policy(task, policy)
-    out = _sweep(
-        *linear,
-        task.initial.double().numpy(),
-        policy.contiguous().numpy(),
-        interval / substeps,
-        substeps,
-    )
-    return Transcription(float(out[0]), *(torch.from_numpy(part) for part in out[1:]))
+    area, *arrays = evaluate(policy)
+    return Transcription(float(area), *(torch.from_numpy(array) for array in arrays))
+
+
+def objective(
+    task: Task, *, interval: float, scheme: str = "runge-kutta", substeps: int = 1
+) -> Callable[[Tensor], tuple[float, Tensor]]:
+    """γ ↦ (area, gradient), for :func:`llbook.theory.solve.solve`.
+
+    Unlike :func:`transcribe` it takes weights off the simplex too, as finite
+    differences need them. Arguments and errors are those of :func:`transcribe`.
+    """
+    evaluate = _evaluator(task, interval, scheme, substeps)
+
+    def value(policy: Tensor) -> tuple[float, Tensor]:
+        area, gradient, _, _ = evaluate(policy)
+        return float(area), torch.from_numpy(gradient)
+
+    return value
 
 
 @njit(cache=True)
@@ -106,19 +153,18 @@ def _slopes(inputs, targets, logistic, theta, first, second):  # pragma: no cove
 
 @njit(cache=True)
 def _sweep(
-    inputs, targets, wanted, aims, logistic, start, policy, step, substeps
+    inputs, targets, wanted, aims, logistic, start, policy, part, reach, tail, substeps
 ):  # pragma: no cover - compiled
     intervals, size = policy.shape
-    width, wants = len(start), len(wanted)
+    width, wants, stages = len(start), len(wanted), len(part)
     steps = intervals * substeps
-    stages = np.zeros((steps, 4, width))
-    slope, curve = np.empty(size), np.empty(size)
+    slope = np.empty((steps, stages, size))
+    curve = np.empty((steps, stages, size))
     pull, bend = np.empty(wants), np.empty(wants)
+    desired = np.zeros((steps, stages, width))  # ∇L_dsr
     trajectory = np.empty((intervals + 1, width))
     costates = np.zeros((intervals + 1, width))
     gradient = np.zeros((intervals, size))
-    part = np.array([1.0, 2.0, 2.0, 1.0]) * step / 6
-    reach = np.array([0.0, step / 2, step / 2, step])
     theta = start.copy()
     trajectory[0] = theta
     area = 0.0
@@ -126,44 +172,50 @@ def _sweep(
         weights = policy[i // substeps]
         move = np.zeros(width)
         rate = np.zeros(width)
-        for s in range(4):
+        for s in range(stages):
             point = theta + reach[s] * rate
-            stages[i, s] = point
-            area += part[s] * _slopes(wanted, aims, logistic, point, pull, bend) / wants
-            _slopes(inputs, targets, logistic, point, slope, curve)
+            loss = _slopes(wanted, aims, logistic, point, pull, bend) / wants
+            area += part[s] * loss
+            if i == 0 and s == 0:
+                area -= tail * loss
+            for k in range(wants):
+                for d in range(width):
+                    desired[i, s, d] += pull[k] * wanted[k, d] / wants
+            _slopes(inputs, targets, logistic, point, slope[i, s], curve[i, s])
             rate[:] = 0
             for n in range(size):
                 if weights[n] != 0:
                     for d in range(width):
-                        rate[d] -= weights[n] * slope[n] * inputs[n, d]
+                        rate[d] -= weights[n] * slope[i, s, n] * inputs[n, d]
             move += part[s] * rate
         theta = theta + move
         if (i + 1) % substeps == 0:
             trajectory[(i + 1) // substeps] = theta
     costate = np.zeros(width)
+    if tail > 0:
+        area += tail * _slopes(wanted, aims, logistic, theta, pull, bend) / wants
+        for k in range(wants):
+            costate += tail / wants * pull[k] * wanted[k]
+    costates[intervals] = costate
     for i in range(steps - 1, -1, -1):
         weights = policy[i // substeps]
         row = gradient[i // substeps]
         total = costate.copy()
         carried = np.zeros(width)
-        for s in range(3, -1, -1):
-            after = reach[s + 1] if s < 3 else 0.0
+        for s in range(stages - 1, -1, -1):
+            after = reach[s + 1] if s + 1 < stages else 0.0
             seed = part[s] * costate + after * carried
-            point = stages[i, s]
-            _slopes(wanted, aims, logistic, point, pull, bend)
-            _slopes(inputs, targets, logistic, point, slope, curve)
-            carried = np.zeros(width)
-            for k in range(wants):
-                for d in range(width):
-                    carried[d] += part[s] / wants * pull[k] * wanted[k, d]
+            # Euler's area leaves out θ_0, on which no policy has an influence
+            carried = part[s] * desired[i, s]
             for n in range(size):
                 product = 0.0
                 for d in range(width):
                     product += inputs[n, d] * seed[d]
-                row[n] -= slope[n] * product
+                row[n] -= slope[i, s, n] * product
                 if weights[n] != 0:
+                    bent = weights[n] * curve[i, s, n] * product
                     for d in range(width):
-                        carried[d] -= weights[n] * curve[n] * product * inputs[n, d]
+                        carried[d] -= bent * inputs[n, d]
             total += carried
         costate = total
         if i % substeps == 0:
