@@ -4,9 +4,9 @@ import ast
 import re
 
 import pytest
-from llbook.experiments.runs import repository_root
 
 from llbook.experiments.config import _OVERRIDES, PerceptronConfig
+from llbook.experiments.runs import repository_root
 
 BOOK = repository_root() / "book"
 CELL = re.compile(r"```\{code-cell\} ipython3\n:tags: \[parameters[^\]]*\]\n(.*?)```", re.DOTALL)

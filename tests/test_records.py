@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from llbook.experiments.runs import load_record, record_path, records_folder
 
 from llbook.experiments.config import PerceptronConfig
 from llbook.experiments.perceptron import compute, recorded_configs
+from llbook.experiments.runs import load_record, record_path, records_folder
 
 CONFIGS = recorded_configs()
 
