@@ -49,9 +49,7 @@ def loss_curves(run: Arrays, *, paper_ratio: float | None = None) -> Figure:
         text = f"AR {ratio:.2f}"
         if paper_ratio is not None:
             text += f"\n(paper: {paper_ratio:.2f})"
-        axes.annotate(
-            text, (reached, best), xytext=(12, -14), textcoords="offset points", va="top"
-        )
+        axes.annotate(text, (reached, best), xytext=(12, -14), textcoords="offset points", va="top")
     axes.set(xlabel="step t", ylabel=r"test loss $L_\mathrm{dsr}(\theta_t)$ (nats)")
     axes.set_ylim(bottom=0, top=min(float(old[0]), 4 * float(np.median(old))) * 1.05)
     axes.legend()

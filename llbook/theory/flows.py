@@ -165,9 +165,7 @@ class Flow(NamedTuple):
     area: float
 
 
-def gradient_flow(
-    task: Task, policy: Weights, *, horizon: float, tolerance: float = 1e-12
-) -> Flow:
+def gradient_flow(task: Task, policy: Weights, *, horizon: float, tolerance: float = 1e-12) -> Flow:
     """Solve Eq. 3 forwards and the costate backwards with DOP853 (order 8).
 
     Args:
@@ -182,9 +180,7 @@ def gradient_flow(
         RuntimeError: the solver gave up; its message is passed on.
     """
     if not (horizon > 0 and tolerance > 0):
-        raise ValueError(
-            f"horizon and tolerance must be positive, got {horizon} and {tolerance}"
-        )
+        raise ValueError(f"horizon and tolerance must be positive, got {horizon} and {tolerance}")
     width = task.initial.numel()
     shape = np.shape(policy(0.0))
     if shape != (task.size,):
@@ -265,8 +261,7 @@ def flow_identity(
     times = horizon * (1 - cosines) / 2
     weights = np.stack([policy(t) for t in times])
     rows = [
-        _terms(task, flow.theta(t), flow.costate(t), w)
-        for t, w in zip(times, weights, strict=True)
+        _terms(task, flow.theta(t), flow.costate(t), w) for t, w in zip(times, weights, strict=True)
     ]
     contribution, future, bracket, speed = (np.stack(part) for part in zip(*rows, strict=True))
     slope = _chebyshev_derivative(nodes) @ future * (-2 / horizon)
