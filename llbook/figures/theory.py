@@ -1,0 +1,261 @@
+"""Figures of the theory: measures in, figures out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+
+from llbook.figures import style
+
+__all__ = [
+    "arc",
+    "bang_bang",
+    "convergence",
+    "coupling",
+    "flow_and_steps",
+    "identity_terms",
+    "law_drawing",
+    "similarity_against_ratio",
+    "water",
+]
+
+_PALETTE = sns.color_palette("colorblind").as_hex()
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_DASHES = ("-", "--", "-.", ":")
+
+
+def flow_and_steps(
+    times: np.ndarray, exact: np.ndarray, coarse: Mapping[float, np.ndarray]
+) -> Figure:
+    """The desired loss along the flow, and along Euler's method at a few step sizes.
+
+    Args:
+        times, exact: L_dsr(θ(t)), shape (S,).
+        coarse: η → loss curve L(θ_0) … L(θ_T).
+    """
+    figure, axes = style.subplots()
+    axes.plot(times, exact, color="black", linewidth=1.4, label="gradient flow")
+    axes.fill_between(times, exact, color=_PALETTE[9], alpha=0.25, linewidth=0)
+    for (eta, curve), marker, colour in zip(coarse.items(), _MARKERS, _PALETTE, strict=False):
+        axes.plot(
+            eta * np.arange(len(curve)),
+            curve,
+            marker=marker,
+            color=colour,
+            linestyle="",
+            markersize=4.5,
+            label=f"Euler, η = {eta:g}",
+        )
+    axes.set(xlabel="time ηt", ylabel="desired loss (nats)", ylim=(0, None))
+    axes.legend()
+    return figure
+
+
+def convergence(
+    sizes: np.ndarray, errors: Mapping[str, np.ndarray], *, order: int = 1, xlabel: str
+) -> Figure:
+    """Errors against step size on two logarithmic axes, and the slope they should have."""
+    figure, axes = style.subplots()
+    for (name, values), marker, dash, colour in zip(
+        errors.items(), _MARKERS, _DASHES, _PALETTE, strict=False
+    ):
+        axes.loglog(sizes, values, marker=marker, linestyle=dash, color=colour, label=name)
+    first = max(values[0] for values in errors.values())
+    guide = 2.2 * first * (sizes / sizes[0]) ** order
+    axes.loglog(sizes, guide, color="black", linewidth=1, linestyle=(0, (1, 2)))
+    middle = len(sizes) // 2
+    axes.annotate(
+        f"slope {order}",
+        (sizes[middle], guide[middle]),
+        xytext=(-8, 6),
+        textcoords="offset points",
+        ha="right",
+    )
+    axes.set(xlabel=xlabel, ylabel="relative error")
+    axes.legend()
+    return figure
+
+
+def law_drawing() -> Figure:
+    """Fig. 3A: three contributions as heights over the simplex, tilted and level.
+
+    Left, the contributions differ: the plane over the triangle of policies is
+    tilted, and weight should run uphill. Right, they agree: the plane is level.
+    """
+    figure = Figure(figsize=(7.2, 3.9))
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 0.9]])
+    cases = (
+        ("not yet: weight should move", (0.35, 0.75, 1.25), (1 / 3, 1 / 3, 1 / 3)),
+        ("the law holds: nothing to gain", (0.8, 0.8, 0.8), (0.2, 0.3, 0.5)),
+    )
+    for place, (title, heights, weights) in enumerate(cases, 1):
+        axes = figure.add_subplot(1, 2, place, projection="3d")
+        floor = np.c_[corners, np.zeros(3)]
+        roof = np.c_[corners, heights]
+        axes.add_collection3d(
+            Poly3DCollection([floor], facecolor="#dddddd", edgecolor="#777777", alpha=0.7)
+        )
+        axes.add_collection3d(
+            Poly3DCollection([roof], facecolor=_PALETTE[9], edgecolor=_PALETTE[0], alpha=0.45)
+        )
+        for n in range(3):
+            axes.plot(*np.c_[floor[n], roof[n]], color=_PALETTE[n], linewidth=2.6)
+            axes.scatter(*roof[n], color=_PALETTE[n], s=26, depthshade=False)
+            axes.text(
+                *(roof[n] + [0, 0, 0.1]), f"CT$_{n + 1}$", color="black", fontsize=10, ha="center"
+            )
+            out = 1.22 * (corners[n] - corners.mean(0)) + corners.mean(0)
+            axes.text(*out, -0.06, f"example {n + 1}", fontsize=9, ha="center", va="top")
+        here = np.array(weights) @ corners
+        height = float(np.dot(weights, heights))
+        axes.plot(*np.c_[[*here, 0.0], [*here, height]], color="black", linewidth=1, linestyle=":")
+        axes.scatter(*here, 0, color="black", s=22, depthshade=False)
+        axes.scatter(*here, height, color="black", s=22, depthshade=False)
+        axes.text(*here, height + 0.07, "$-L'$", fontsize=10, ha="center")
+        if place == 1:
+            uphill = 0.32 * (corners[2] - here)
+            axes.quiver(*here, 0, *uphill, 0, color="black", linewidth=1.6, arrow_length_ratio=0.3)
+        axes.set_title(title, y=0.98)
+        axes.set(xlim=(0, 1), ylim=(0, 0.9), zlim=(0, 1.35))
+        axes.set_box_aspect((1, 0.9, 0.95), zoom=1.12)
+        axes.view_init(elev=17, azim=-66)
+        axes.set_axis_off()
+    return figure
+
+
+def similarity_against_ratio(ratios: np.ndarray, series: Mapping[str, np.ndarray]) -> Figure:
+    """Mean SIM against CR over the policies met in one search (Fig. 3B)."""
+    figure, panels = style.subplots(1, len(series), figsize=(7.2, 3.4))
+    for axes, (name, values), marker, colour in zip(
+        panels, series.items(), _MARKERS, _PALETTE, strict=False
+    ):
+        axes.plot(ratios, values, marker=marker, markersize=4, color=colour)
+        axes.annotate(
+            "1/N", (ratios[0], values[0]), xytext=(7, 0), textcoords="offset points", va="center"
+        )
+        axes.set(xlabel="CR on the desired examples", title=name)
+    panels[0].set_ylabel("mean SIM")
+    return figure
+
+
+def identity_terms(
+    times: np.ndarray, contribution: np.ndarray, drift: np.ndarray, bracket: np.ndarray
+) -> Figure:
+    """CT_n and the two terms it is made of, for a few examples (columns)."""
+    shown = contribution.shape[1]
+    figure, panels = style.subplots(1, shown, figsize=(7.2, 3.2), sharey=True, sharex=True)
+    for n, axes in enumerate(panels):
+        axes.axhline(0, color="#888888", linewidth=0.8)
+        axes.plot(times, contribution[:, n], color="black", label="CT$_n$")
+        axes.plot(times, drift[:, n], "--", color=_PALETTE[0], label="−d(λ·g$_n$)/dt")
+        axes.plot(times, bracket[:, n], ":", color=_PALETTE[1], linewidth=2.4, label="bracket sum")
+        axes.plot(
+            times[::6],
+            (drift + bracket)[::6, n],
+            "o",
+            color=_PALETTE[2],
+            markersize=3.5,
+            label="sum of the two",
+        )
+        axes.set(title=f"example {n + 1}", xlabel="time")
+    panels[0].set_ylabel("nats per time")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    return figure
+
+
+def water(times: np.ndarray, level: np.ndarray, values: np.ndarray, policy: np.ndarray) -> Figure:
+    """Contributions and weights of the commuting task's exact optimum over time.
+
+    Args:
+        times: (M + 1,).
+        level: ν(t), shape (M + 1,).
+        values: CT_n(t), shape (M + 1, N).
+        policy: (M, N).
+    """
+    figure, (top, bottom) = style.subplots(2, 1, figsize=(6.4, 5.2), sharex=True)
+    top.semilogy(times, level, color="#bbbbbb", linewidth=6, label="level ν = −dL/dt")
+    for n in range(values.shape[1]):
+        dash = _DASHES[n]
+        top.semilogy(times, values[:, n], dash, color=_PALETTE[n], label=f"CT, example {n + 1}")
+        bottom.stairs(
+            policy[:, n],
+            times,
+            baseline=None,
+            linestyle=dash,
+            linewidth=1.8,
+            color=_PALETTE[n],
+            label=f"example {n + 1}",
+        )
+    top.set_ylabel("contribution")
+    top.legend()
+    bottom.set(xlabel="time", ylabel="weight γ", ylim=(-0.03, 1.03))
+    return figure
+
+
+def arc(times: np.ndarray, measured: np.ndarray, predicted: np.ndarray) -> Figure:
+    """(CT_n - mean)/mean on the support, lines, and what the brackets predict, dots; (S, N)."""
+    figure, axes = style.subplots()
+    axes.axhline(0, color="#888888", linewidth=0.8)
+    for n in range(measured.shape[1]):
+        axes.plot(
+            times, measured[:, n], _DASHES[n], color=_PALETTE[n], label=f"example {n + 1}: measured"
+        )
+        axes.plot(
+            times[::2],
+            predicted[::2, n],
+            _MARKERS[n],
+            color=_PALETTE[n],
+            markersize=4.5,
+            markerfacecolor="none",
+            label="predicted",
+        )
+    axes.set(xlabel="time", ylabel="(CT$_n$ − mean) / mean")
+    axes.legend(ncols=2)
+    return figure
+
+
+def coupling(values: np.ndarray, series: Mapping[str, np.ndarray]) -> Figure:
+    """Median SIM against the coupling, for instant and future contributions."""
+    figure, axes = style.subplots()
+    for (name, sims), marker, dash, colour in zip(
+        series.items(), _MARKERS, _DASHES, _PALETTE, strict=False
+    ):
+        axes.semilogy(values, sims, marker=marker, linestyle=dash, color=colour, label=name)
+    axes.set(xlabel="coupling κ", ylabel="median SIM over steps", ylim=(1, None))
+    axes.legend(loc="center right")
+    return figure
+
+
+def bang_bang(
+    panels: Sequence[tuple[str, np.ndarray]], horizon: float, *, examples: Sequence[int]
+) -> Figure:
+    """Policies over time as heat maps, one example a row.
+
+    Args:
+        panels: title and policy (T, N), all over the same horizon.
+        horizon: time at the end.
+        examples: which rows are shown.
+    """
+    figure, axes = style.subplots(len(panels), 1, figsize=(6.8, 1.9 * len(panels)), sharex=True)
+    axes = np.atleast_1d(axes)
+    for place, (title, policy) in zip(axes, panels, strict=True):
+        image = place.imshow(
+            policy[:, list(examples)].T,
+            aspect="auto",
+            extent=(0, horizon, len(examples) - 0.5, -0.5),
+            cmap="cividis",
+            vmin=0,
+            vmax=1,
+            interpolation="nearest",
+        )
+        place.grid(False)
+        place.set(title=title, ylabel="example", yticks=range(len(examples)))
+        place.set_yticklabels([str(n + 1) for n in examples], fontsize=8)
+    axes[-1].set_xlabel("time")
+    figure.colorbar(image, ax=list(axes), label="weight γ", shrink=0.7)
+    return figure

@@ -1,0 +1,35 @@
+"""Parameters of the theory's notebooks."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from llbook.experiments.config import _Experiment
+
+__all__ = ["GradientFlowConfig", "MaximumPrincipleConfig"]
+
+
+class GradientFlowConfig(_Experiment):
+    """The chapter on the gradient flow; the defaults are those of `laptop`."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of data, θ_0 and policy")
+    size: int = Field(7, ge=2, le=256, description="N, training examples")
+    dimension: int = Field(5, ge=1, le=64, description="D, inputs of the perceptron")
+    desired_size: int = Field(64, ge=1, le=2**16, description="K, desired examples")
+    horizon: float = Field(5.0, gt=0, le=1e3, description="ηT, time units")
+    coarsest: int = Field(10, ge=2, le=10**4, description="steps of the coarsest training")
+    halvings: int = Field(7, ge=2, le=14, description="how often η is halved")
+
+
+class MaximumPrincipleConfig(_Experiment):
+    """The chapter on the maximum principle; the defaults are those of `laptop`."""
+
+    seed: int = Field(1, ge=0, lt=2**31, description="seed of data and θ_0")
+    size: int = Field(12, ge=2, le=64, description="N, training examples")
+    dimension: int = Field(4, ge=1, le=16, description="D, inputs of the perceptron")
+    desired_size: int = Field(256, ge=1, le=2**16, description="K, desired examples")
+    label_noise: float = Field(0.2, ge=0, le=0.5, description="share of training labels flipped")
+    steps: int = Field(100, ge=4, le=2000, description="T, Euler steps of the small perceptron")
+    learning_rate: float = Field(0.1, gt=0, le=10, description="η")
+    intervals: int = Field(60, ge=12, le=600, description="M, intervals of the tilted task")
+    iterations: int = Field(6000, ge=1, le=10**6, description="gradients a solution may cost")
