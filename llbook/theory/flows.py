@@ -30,6 +30,7 @@ __all__ = [
     "brackets",
     "derivatives",
     "euler_identity",
+    "exchange_curvature",
     "flow_identity",
     "gradient_flow",
     "sample",
@@ -112,6 +113,18 @@ def brackets(at: Derivatives, costate: np.ndarray) -> np.ndarray:
     twisted = at.hessians @ costate  # H_m λ, shape (N, P)
     products = at.gradients @ twisted.T  # [n, m] = g_n·H_m λ
     return products - products.T
+
+
+def exchange_curvature(at: Derivatives, costate: np.ndarray) -> np.ndarray:
+    """κ_nm = λ·(H_n - H_m)(g_n - g_m) for all pairs, shape (N, N), symmetric.
+
+    Moving weight δ from m to n at one Euler step and back at the next changes the
+    area ηJ, to second order in δ, by -η²κ_nm δ² + O(η³).
+    """
+    twisted = at.hessians @ costate
+    products = twisted @ at.gradients.T  # [n, m] = H_n λ·g_m
+    own = np.diag(products)
+    return own[:, None] + own[None, :] - products - products.T
 
 
 def smooth_policy(size: int, *, horizon: float, seed: int = 0, sharpness: float = 1.0) -> Weights:

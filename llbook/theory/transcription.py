@@ -27,9 +27,10 @@ from torch import Tensor
 from llbook.optimal.process import check_policy
 from llbook.tasks.perceptron import Perceptron
 from llbook.tasks.task import Task
+from llbook.theory.flows import brackets, derivatives
 from llbook.theory.least_squares import LeastSquares
 
-__all__ = ["SCHEMES", "Transcription", "objective", "transcribe"]
+__all__ = ["SCHEMES", "Midpoints", "Transcription", "midpoints", "objective", "transcribe"]
 
 # weights of the stages in the step, and how far each reaches along the slope before it
 SCHEMES = {
@@ -127,6 +128,51 @@ def objective(
         return float(area), torch.from_numpy(gradient)
 
     return value
+
+
+class Midpoints(NamedTuple):
+    """What the maximum principle speaks of, in the middle of each interval.
+
+    Attributes:
+        times: shape (M,).
+        losses: L_dsr, shape (M,).
+        contribution: CT_n, shape (M, N).
+        future: λ·g_n, shape (M, N).
+        bracket: Σ_m γ_m λ·(H_m g_n - H_n g_m), shape (M, N).
+        mean: Σ_n γ_n CT_n = -dL_dsr/dt, shape (M,).
+    """
+
+    times: np.ndarray
+    losses: np.ndarray
+    contribution: np.ndarray
+    future: np.ndarray
+    bracket: np.ndarray
+    mean: np.ndarray
+
+
+def midpoints(task: Task, policy: Tensor, *, interval: float) -> Midpoints:
+    """Contributions and bracket sums along the flow of a piecewise constant policy.
+
+    Arguments and errors are those of :func:`transcribe`.
+    """
+    halves = transcribe(task, policy.repeat_interleave(2, 0), interval=interval / 2)
+    states, costates = halves.trajectory[1::2].numpy(), halves.costates[1::2].numpy()
+    weights = policy.numpy()
+    rows = []
+    for theta, costate, weight in zip(states, costates, weights, strict=True):
+        at = derivatives(task, theta)
+        contribution = at.gradients @ at.desired_gradient
+        rows.append(
+            (
+                at.desired_loss,
+                contribution,
+                at.gradients @ costate,
+                brackets(at, costate) @ weight,
+                weight @ contribution,
+            )
+        )
+    times = interval * (np.arange(len(policy)) + 0.5)
+    return Midpoints(times, *(np.stack(part) for part in zip(*rows, strict=True)))
 
 
 @njit(cache=True)
