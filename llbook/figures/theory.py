@@ -81,48 +81,45 @@ def convergence(
 
 
 def law_drawing() -> Figure:
-    """Fig. 3A: three contributions as heights over the simplex, tilted and level.
+    """Fig. 3A: gradients of three examples, and their heights along ∇L.
 
-    Left, the contributions differ: the plane over the triangle of policies is
-    tilted, and weight should run uphill. Right, they agree: the plane is level.
+    The height of an arrow's head along the upright ∇L is CT_n/|∇L|. Left, the
+    heights differ; right, the heads lie in one plane at right angles to ∇L.
     """
-    figure = Figure(figsize=(7.2, 3.9))
-    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 0.9]])
+    figure = Figure(figsize=(7.6, 4.1))
+    across = np.array([[-0.85, -0.25], [0.45, -0.75], [0.65, 0.6]])
     cases = (
-        ("not yet: weight should move", (0.35, 0.75, 1.25), (1 / 3, 1 / 3, 1 / 3)),
-        ("the law holds: nothing to gain", (0.8, 0.8, 0.8), (0.2, 0.3, 0.5)),
+        ("weight should move to example 2", (0.3, 1.12, 0.72)),
+        ("the law holds", (0.75, 0.75, 0.75)),
     )
-    for place, (title, heights, weights) in enumerate(cases, 1):
-        axes = figure.add_subplot(1, 2, place, projection="3d")
-        floor = np.c_[corners, np.zeros(3)]
-        roof = np.c_[corners, heights]
-        axes.add_collection3d(
-            Poly3DCollection([floor], facecolor="#dddddd", edgecolor="#777777", alpha=0.7)
-        )
-        axes.add_collection3d(
-            Poly3DCollection([roof], facecolor=_PALETTE[9], edgecolor=_PALETTE[0], alpha=0.45)
-        )
-        for n in range(3):
-            axes.plot(*np.c_[floor[n], roof[n]], color=_PALETTE[n], linewidth=2.6)
-            axes.scatter(*roof[n], color=_PALETTE[n], s=26, depthshade=False)
-            axes.text(
-                *(roof[n] + [0, 0, 0.1]), f"CT$_{n + 1}$", color="black", fontsize=10, ha="center"
-            )
-            out = 1.22 * (corners[n] - corners.mean(0)) + corners.mean(0)
-            axes.text(*out, -0.06, f"example {n + 1}", fontsize=9, ha="center", va="top")
-        here = np.array(weights) @ corners
-        height = float(np.dot(weights, heights))
-        axes.plot(*np.c_[[*here, 0.0], [*here, height]], color="black", linewidth=1, linestyle=":")
-        axes.scatter(*here, 0, color="black", s=22, depthshade=False)
-        axes.scatter(*here, height, color="black", s=22, depthshade=False)
-        axes.text(*here, height + 0.07, "$-L'$", fontsize=10, ha="center")
-        if place == 1:
-            uphill = 0.32 * (corners[2] - here)
-            axes.quiver(*here, 0, *uphill, 0, color="black", linewidth=1.6, arrow_length_ratio=0.3)
-        axes.set_title(title, y=0.98)
-        axes.set(xlim=(0, 1), ylim=(0, 0.9), zlim=(0, 1.35))
-        axes.set_box_aspect((1, 0.9, 0.95), zoom=1.12)
-        axes.view_init(elev=17, azim=-66)
+    angles = np.linspace(0, 2 * np.pi, 60)
+    disc = np.c_[np.cos(angles), np.sin(angles)] * 1.08
+    for place, (title, heights) in enumerate(cases, 1):
+        axes = figure.add_subplot(1, 2, place, projection="3d", computed_zorder=False)
+        level = float(np.mean(heights))
+        axes.quiver(0, 0, 0, 0, 0, 1.5, color="black", linewidth=2, arrow_length_ratio=0.07)
+        axes.text(0, 0, 1.56, "∇L", fontsize=12, ha="center")
+        if place == 2:
+            plane = Poly3DCollection([np.c_[disc, np.full(60, level)]], zorder=0)
+            plane.set(facecolor=_PALETTE[9], edgecolor=_PALETTE[0], alpha=0.35)
+            axes.add_collection3d(plane)
+        for n, (flat, height) in enumerate(zip(across, heights, strict=True)):
+            head = np.array([*flat, height])
+            axes.quiver(0, 0, 0, *head, color=_PALETTE[n], linewidth=2.6, arrow_length_ratio=0.13)
+            foot = np.array([0.0, 0.0, height])
+            axes.plot(*np.c_[head, foot], color=_PALETTE[n], linestyle=":", linewidth=1.6)
+            axes.scatter(*foot, color=_PALETTE[n], s=24, depthshade=False)
+            axes.text(*(head * [1.16, 1.16, 1] + [0, 0, 0.04]), f"$g_{n + 1}$", fontsize=12)
+            if place == 1:
+                label = f"CT$_{n + 1}$"
+                side = "right" if flat[0] > 0 else "left"
+                axes.text(*(foot + [0.07 if side == "left" else -0.07, 0, 0]), label, ha=side)
+        if place == 2:
+            axes.text(-0.07, 0, level + 0.07, "CT$_1$ = CT$_2$ = CT$_3$", ha="right")
+        axes.set_title(title, y=0.97)
+        axes.set(xlim=(-0.9, 0.9), ylim=(-0.9, 0.9), zlim=(0, 1.5))
+        axes.set_box_aspect((1, 1, 0.95), zoom=1.25)
+        axes.view_init(elev=14, azim=-68)
         axes.set_axis_off()
     return figure
 
@@ -199,23 +196,23 @@ def water(times: np.ndarray, level: np.ndarray, values: np.ndarray, policy: np.n
 
 def arc(times: np.ndarray, measured: np.ndarray, predicted: np.ndarray) -> Figure:
     """(CT_n - mean)/mean on the support, lines, and what the brackets predict, dots; (S, N)."""
-    figure, axes = style.subplots()
+    figure, axes = style.subplots(figsize=(6.4, 4.2))
     axes.axhline(0, color="#888888", linewidth=0.8)
     for n in range(measured.shape[1]):
-        axes.plot(
-            times, measured[:, n], _DASHES[n], color=_PALETTE[n], label=f"example {n + 1}: measured"
-        )
+        colour, name = _PALETTE[n], f"example {n + 1}"
+        axes.plot(times, measured[:, n], _DASHES[n], color=colour, label=name)
         axes.plot(
             times[::2],
             predicted[::2, n],
             _MARKERS[n],
-            color=_PALETTE[n],
-            markersize=4.5,
+            color=colour,
+            markersize=5,
             markerfacecolor="none",
-            label="predicted",
+            label=f"predicted, {name}",
         )
     axes.set(xlabel="time", ylabel="(CT$_n$ − mean) / mean")
-    axes.legend(ncols=2)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=measured.shape[1])
     return figure
 
 
