@@ -168,6 +168,8 @@ def test_bad_input_is_named():
     process = train(task, policy)
     with pytest.raises(ValueError, match="3 steps, the process 5"):
         policy_gradient(task, policy[:3], process)
+    with pytest.raises(ValueError, match=r"\(T, 31\), got \(5, 30\)"):
+        policy_gradient(task, policy[:, 1:], process)
     with pytest.raises(ValueError, match="unknown strategy 'magic'"):
         policy_gradient(task, policy, process, strategy="magic")
     with pytest.raises(ValueError, match=r"shape \(T, 31\).*got \(5, 30\)"):
@@ -191,6 +193,18 @@ def test_bad_input_is_named():
             *data[1:3],
             initial=task.initial,
         )
+
+
+@pytest.mark.parametrize(("size", "steps"), [(1, 1), (1, 4), (5, 1)])
+def test_smallest_problems_and_policies_that_ask_for_gradients(size, steps):
+    task, _ = perceptron(size=size, dimension=2, desired_size=1)
+    policy = constant_policy(task, steps).requires_grad_(True)
+    process = train(task, policy)
+    reference = policy_gradient(task, policy, process, strategy="unrolled")
+    for strategy in STRATEGIES:
+        gradient = policy_gradient(task, policy, process, strategy=strategy)
+        assert relative(gradient, reference) < 1e-9
+        assert not gradient.requires_grad
 
 
 def test_divergence_is_an_error():

@@ -49,12 +49,14 @@ def policy_gradient(
     """
     if len(policy) != process.steps:
         raise ValueError(f"the policy has {len(policy)} steps, the process {process.steps}")
+    if policy.shape[1:] != (task.size,):
+        raise ValueError(f"expected a policy of shape (T, {task.size}), got {tuple(policy.shape)}")
     if strategy == "auto":
         strategy = "closed-form" if isinstance(task, Perceptron) else "reverse-over-forward"
     if strategy not in STRATEGIES:
         known = ", ".join(sorted(STRATEGIES))
         raise ValueError(f"unknown strategy {strategy!r}; expected 'auto' or one of: {known}")
-    return STRATEGIES[strategy](task, policy, process)
+    return STRATEGIES[strategy](task, policy.detach(), process)
 
 
 def _reverse_over_forward(task: Task, policy: Tensor, process: Process) -> Tensor:

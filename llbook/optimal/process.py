@@ -78,6 +78,7 @@ def train(task: Task, policy: Tensor) -> Process:
             names the step.
     """
     check_policy(task, policy)
+    policy = policy.detach()
     if isinstance(task, Perceptron):
         trajectory = closed_form.descend(task, policy)
     else:
