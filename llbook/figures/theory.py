@@ -115,8 +115,8 @@ def law_drawing() -> Figure:
                 side = "right" if flat[0] > 0 else "left"
                 axes.text(*(foot + [0.07 if side == "left" else -0.07, 0, 0]), label, ha=side)
         if place == 2:
-            axes.text(-0.07, 0, level + 0.07, "CT$_1$ = CT$_2$ = CT$_3$", ha="right")
-        axes.set_title(title, y=0.97)
+            axes.text(-0.07, 0, level + 0.3, "CT$_1$ = CT$_2$ = CT$_3$", ha="right")
+        axes.set_title(title, y=1.05)
         axes.set(xlim=(-0.9, 0.9), ylim=(-0.9, 0.9), zlim=(0, 1.5))
         axes.set_box_aspect((1, 1, 0.95), zoom=1.25)
         axes.view_init(elev=14, azim=-68)
@@ -126,16 +126,18 @@ def law_drawing() -> Figure:
 
 def similarity_against_ratio(ratios: np.ndarray, series: Mapping[str, np.ndarray]) -> Figure:
     """Mean SIM against CR over the policies met in one search (Fig. 3B)."""
-    figure, panels = style.subplots(1, len(series), figsize=(7.2, 3.4))
-    for axes, (name, values), marker, colour in zip(
-        panels, series.items(), _MARKERS, _PALETTE, strict=False
+    figure, axes = style.subplots()
+    for (name, values), marker, dash, colour in zip(
+        series.items(), _MARKERS, _DASHES, _PALETTE, strict=False
     ):
-        axes.plot(ratios, values, marker=marker, markersize=4, color=colour)
-        axes.annotate(
-            "1/N", (ratios[0], values[0]), xytext=(7, 0), textcoords="offset points", va="center"
+        axes.plot(
+            ratios, values, marker=marker, linestyle=dash, markersize=5, color=colour, label=name
         )
-        axes.set(xlabel="CR on the desired examples", title=name)
-    panels[0].set_ylabel("mean SIM")
+    axes.annotate(
+        "γ = 1/N", (ratios[0], 0), xytext=(0, 4), textcoords="offset points", ha="center"
+    )
+    axes.set(xlabel="compression ratio on the desired examples", ylabel="mean SIM", ylim=(0, None))
+    axes.legend()
     return figure
 
 
