@@ -32,7 +32,7 @@ test: $(READY) ## the tests, a build of the whole book at the profile `smoke` am
 $(READY): requirements.lock pyproject.toml
 	@case '$(TORCH)' in default|cpu) ;; *) echo "TORCH: got '$(TORCH)'; expected default or cpu" >&2; exit 2;; esac
 	@set -e; \
-	if [ -x $(BIN)/python ] && $(BIN)/python -c '' 2>/dev/null; then \
+	if [ -x $(BIN)/python ] && $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  echo "Updating $(VENV)"; \
 	else \
 	  for python in $(PYTHON) python3 python3.12 python3.11; do \
@@ -40,6 +40,7 @@ $(READY): requirements.lock pyproject.toml
 	  done; \
 	  if [ -z "$$found" ]; then echo "Python 3.11 or newer is needed and was not found; say where: make PYTHON=/path/to/python3.11" >&2; exit 2; fi; \
 	  echo "Creating $(VENV) with $$found"; \
+	  rm -rf $(VENV); \
 	  $$found -m venv $(VENV); \
 	fi
 ifeq ($(TORCH),cpu)

@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import os
 import subprocess
 import sys
 
@@ -98,6 +99,7 @@ def test_plain_papermill_runs_from_any_folder_with_other_parameters(book, tmp_pa
             *("-y", "{epochs: 2, measure_every: 1}"),
         ],
         cwd=tmp_path,
+        env=os.environ | {"LLBOOK_BUILD": str(tmp_path / "build")},
         capture_output=True,
         text=True,
     )

@@ -116,6 +116,9 @@ def test_objective_measures():
     falling = torch.tensor([4.0, 3.0, 2.0, 1.0])
     assert acceleration_ratio(falling, falling) == 1
     assert acceleration_ratio(torch.tensor([4.0, 0.5, 9.0, 9.0]), falling) == 3
+    rising = torch.tensor([4.0, 2.0, 1.0, 3.0, 3.0])
+    assert acceleration_ratio(rising, rising) == 1
+    assert acceleration_ratio(torch.tensor([4.0, 0.9, 9.0, 9.0, 9.0]), rising) == 2
     assert math.isnan(acceleration_ratio(torch.tensor([4.0, 3.0, 2.0, 1.5]), falling))
     for bad in (torch.zeros(1), torch.zeros(2, 2)):
         with pytest.raises(ValueError, match="loss curve"):

@@ -26,6 +26,8 @@ def number(value: float, digits: int = 3) -> str:
     value = float(value)
     if math.isnan(value):
         return "never"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         decimals = digits if value == 0 else max(0, digits - 1 - math.floor(math.log10(abs(value))))
         return f"{value:.{decimals}f}"

@@ -463,7 +463,10 @@ def load_record(path: str | os.PathLike[str]) -> Run:
             head["id"], head["kind"], head["config"], head["provenance"], arrays, recorded=True
         )
         seconds = float(run.provenance["seconds"])
-    except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, TypeError) as error:
+    except (
+        *(zipfile.BadZipFile, zlib.error, LookupError, ValueError, TypeError),
+        *(NotImplementedError, RuntimeError, EOFError, OSError),  # zipfile's, at flipped bytes
+    ) as error:
         raise DamagedRun(f"{path}: not a complete record ({error})") from error
     _log({"id": run.id, "state": "recorded", "why": path.name, "seconds": seconds})
     return run

@@ -113,7 +113,9 @@ def law_drawing() -> Figure:
             if place == 1:
                 label = f"CT$_{n + 1}$"
                 side = "right" if flat[0] > 0 else "left"
-                axes.text(*(foot + [0.07 if side == "left" else -0.07, 0, 0]), label, ha=side)
+                axes.text(
+                    *(foot + np.array([0.07 if side == "left" else -0.07, 0, 0])), label, ha=side
+                )
         if place == 2:
             axes.text(-0.07, 0, level + 0.3, "CT$_1$ = CT$_2$ = CT$_3$", ha="right")
         axes.set_title(title, y=1.05)
@@ -133,9 +135,7 @@ def similarity_against_ratio(ratios: np.ndarray, series: Mapping[str, np.ndarray
         axes.plot(
             ratios, values, marker=marker, linestyle=dash, markersize=5, color=colour, label=name
         )
-    axes.annotate(
-        "γ = 1/N", (ratios[0], 0), xytext=(0, 4), textcoords="offset points", ha="center"
-    )
+    axes.annotate("γ = 1/N", (ratios[0], 0), xytext=(0, 4), textcoords="offset points", ha="center")
     axes.set(xlabel="compression ratio on the desired examples", ylabel="mean SIM", ylim=(0, None))
     axes.legend()
     return figure

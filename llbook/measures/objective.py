@@ -50,12 +50,13 @@ def compression_ratio(losses: Tensor, vocabulary: int, *, unit: str = "consisten
 
 
 def acceleration_ratio(new: Tensor, old: Tensor) -> float:
-    """T over the first step at which ``new`` is down to the final loss of ``old`` (Eq. 9).
+    """How many times fewer steps ``new`` needs to get where ``old`` gets (Eq. 9).
 
-    Both curves are replaced by their running minima first: on a curve that
-    over-fits and rises again the final loss is no achievement, and the ratio of
-    a strictly falling curve with itself is exactly 1. A curve compared with
-    itself after over-fitting gives T over the step of its minimum.
+    Where ``old`` falls throughout, this is T over the first step at which ``new`` is
+    down to the final loss of ``old``. A curve that over-fits rises again, and its
+    final loss is no achievement: so both curves are replaced by their running
+    minima, and the ratio is that of the first steps at which they are down to the
+    least loss of ``old``. Of any curve with itself it is exactly 1.
 
     Returns:
         The ratio, or nan where ``new`` never gets there.
@@ -63,10 +64,11 @@ def acceleration_ratio(new: Tensor, old: Tensor) -> float:
     Raises:
         ValueError: curves of the wrong shape or of different lengths.
     """
-    new, old = _curve(new), _curve(old)
+    new, old = _curve(new)[1:], _curve(old)[1:]
     if len(new) != len(old):
-        raise ValueError(f"the curves have {len(new)} and {len(old)} points")
-    reached = new.cummin(0).values[1:] <= old.min()
+        raise ValueError(f"the curves have {len(new) + 1} and {len(old) + 1} points")
+    reached = new <= old.min()
     if not bool(reached.any()):
         return math.nan
-    return (len(new) - 1) / (int(reached.nonzero()[0]) + 1)
+    # argmax of a mask is its first true entry
+    return (int(old.argmin()) + 1) / (int(reached.int().argmax()) + 1)

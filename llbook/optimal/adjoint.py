@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from llbook.optimal import closed_form
-from llbook.optimal.process import Process
+from llbook.optimal.process import Process, check_form
 from llbook.tasks.perceptron import Perceptron
 from llbook.tasks.task import Task
 
@@ -44,13 +44,18 @@ def policy_gradient(
         ∂J/∂γ, shape (T, N), in nats.
 
     Raises:
-        ValueError: an unknown strategy, one that does not fit the task, or a
-            process whose length is not the policy's.
+        ValueError: an unknown strategy, one that does not fit the task, or shapes
+            that do not belong together.
+        TypeError: a policy of another dtype or device than the task's.
     """
     if len(policy) != process.steps:
         raise ValueError(f"the policy has {len(policy)} steps, the process {process.steps}")
-    if policy.shape[1:] != (task.size,):
-        raise ValueError(f"expected a policy of shape (T, {task.size}), got {tuple(policy.shape)}")
+    check_form(task, policy)
+    if process.trajectory.shape[1:] != task.initial.shape:
+        raise ValueError(
+            f"the task has {task.initial.numel()} parameters, "
+            f"the trajectory is {tuple(process.trajectory.shape)}"
+        )
     if strategy == "auto":
         strategy = "closed-form" if isinstance(task, Perceptron) else "reverse-over-forward"
     if strategy not in STRATEGIES:

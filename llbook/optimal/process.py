@@ -45,15 +45,7 @@ def check_policy(task: Task, policy: Tensor) -> None:
         ValueError: a wrong shape, a negative or non-finite weight, or a row whose
             sum is not 1; the message names the row.
     """
-    if policy.dtype != task.initial.dtype or policy.device != task.initial.device:
-        raise TypeError(
-            f"the task computes in {task.initial.dtype} on {task.initial.device}, "
-            f"the policy is {policy.dtype} on {policy.device}"
-        )
-    if policy.ndim != 2 or policy.shape[1] != task.size or len(policy) < 1:
-        raise ValueError(
-            f"expected a policy of shape (T, {task.size}) with T ≥ 1, got {tuple(policy.shape)}"
-        )
+    check_form(task, policy)
     lowest, totals = policy.amin(1), policy.sum(1)
     slack = 1e-4 if policy.dtype == torch.float32 else 1e-9
     wrong = ~((lowest >= 0) & ((totals - 1).abs() <= slack))
@@ -62,6 +54,23 @@ def check_policy(task: Task, policy: Tensor) -> None:
         raise ValueError(
             f"row {row} of the policy is not on the simplex: "
             f"smallest weight {lowest[row]:.3g}, sum {totals[row]:.6g}"
+        )
+
+
+def check_form(task: Task, policy: Tensor) -> None:
+    """Raise unless ``policy`` is a (T, N) matrix of the task's dtype, on its device.
+
+    Raises:
+        TypeError, ValueError: as :func:`check_policy`, but for the weights themselves.
+    """
+    if policy.dtype != task.initial.dtype or policy.device != task.initial.device:
+        raise TypeError(
+            f"the task computes in {task.initial.dtype} on {task.initial.device}, "
+            f"the policy is {policy.dtype} on {policy.device}"
+        )
+    if policy.ndim != 2 or policy.shape[1] != task.size or len(policy) < 1:
+        raise ValueError(
+            f"expected a policy of shape (T, {task.size}) with T ≥ 1, got {tuple(policy.shape)}"
         )
 
 

@@ -37,7 +37,7 @@ class Epoch:
         number: updates made so far; 0 is the policy the search started from.
         policy: γ, shape (T, N). It is overwritten by the next epoch: copy to keep.
         process: the training under it.
-        gradient: ∂J/∂γ, shape (T, N), also overwritten.
+        gradient: ∂J/∂γ, shape (T, N).
         desired, test: loss curves L(θ_0) … L(θ_T) in nats, shape (T + 1,).
         measures: the row of :attr:`Search.history` of this epoch.
     """
@@ -120,6 +120,8 @@ def search(
             raise ValueError(f"{name} must be at least {least}, got {value}")
     if not step_size >= 0:
         raise ValueError(f"step_size must not be negative, got {step_size}")
+    if stop_at_gap is not None and not stop_at_gap >= 0:
+        raise ValueError(f"stop_at_gap must not be negative, got {stop_at_gap}")
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule must be one of {SCHEDULES}, got {schedule!r}")
     if objective not in OBJECTIVES:

@@ -29,7 +29,7 @@ from typing import Any
 import nbformat
 
 import llbook
-from llbook.experiments.runs import device_kind, device_name, locked
+from llbook.experiments.runs import device_kind, device_name, locked, records_folder
 from llbook.publish.notebooks import (
     LIBRARIES,
     Execution,
@@ -88,8 +88,10 @@ def build(
         settings = Settings(source, build_folder, force=force, timeout=timeout, report=report)
         records = {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted((source / "records").glob("*.npz"))
+            for path in sorted(records_folder().glob("*.npz"))
         }
+        if text := os.environ.get("LLBOOK_TINYSTORIES"):
+            records["LLBOOK_TINYSTORIES"] = hashlib.sha256(Path(text).read_bytes()).hexdigest()
         documents = pages(root)
         notebooks = [name for name in documents if is_notebook(source / f"{name}.md")]
         executions = [
@@ -201,10 +203,19 @@ def _make_site(root: Path, stage: Path, build_folder: Path) -> Path:
         if urls := external_requests(built):
             listed = "\n".join(f"  {url}" for url in urls)
             raise BookError(f"the site would need the network:\n{listed}")
-        site = build_folder / "html"
+        site, before = build_folder / "html", build_folder / "html.before"
+        if before.exists() and not site.exists():
+            before.rename(site)  # a build was killed between the next two lines
+        shutil.rmtree(before, ignore_errors=True)
         if site.exists():
-            site.rename(Path(fresh, "before"))
-        built.rename(site)
+            site.rename(before)
+        try:
+            built.rename(site)
+        except OSError:
+            if before.exists():
+                before.rename(site)
+            raise
+        shutil.rmtree(before, ignore_errors=True)
     return site / "index.html"
 
 

@@ -8,6 +8,8 @@ on the margin a·θ alone:
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -30,6 +32,12 @@ class SignedInputs:
                 "expected inputs of shape (n, D) and labels of shape (n,), "
                 f"got {tuple(inputs.shape)} and {tuple(labels.shape)}"
             )
+        if len(inputs) == 0:
+            raise ValueError("expected at least one example, got none")
+        if inputs.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"expected float32 or float64 inputs, got {inputs.dtype}")
+        if not bool(torch.isfinite(inputs).all()):
+            raise ValueError("inputs must be finite")
         if not bool((labels.abs() == 1).all()):
             raise ValueError("labels must be -1 or +1")
         self.signed = (inputs * labels[:, None]).contiguous()
@@ -61,8 +69,8 @@ class Perceptron(Task):
         initial: Tensor,
         learning_rate: float = 0.1,
     ) -> None:
-        if learning_rate <= 0:
-            raise ValueError(f"learning_rate must be positive, got {learning_rate}")
+        if not 0 < learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
         self.training = SignedInputs(training)
         self.desired = SignedInputs(desired)
         self.test = SignedInputs(test)
@@ -73,7 +81,13 @@ class Perceptron(Task):
                     f"θ_0 has shape {tuple(initial.shape)}, "
                     f"but the {name} inputs have {columns} columns"
                 )
-        self.initial = initial
+            signed = getattr(self, name).signed
+            if signed.dtype != initial.dtype or signed.device != initial.device:
+                raise ValueError(
+                    f"θ_0 is {initial.dtype} on {initial.device}, "
+                    f"but the {name} inputs are {signed.dtype} on {signed.device}"
+                )
+        self.initial = initial.detach()
         self.learning_rate = learning_rate
 
     def losses(self, theta: Tensor, examples: SignedInputs) -> Tensor:
