@@ -135,7 +135,7 @@ def similarity_against_ratio(ratios: np.ndarray, series: Mapping[str, np.ndarray
         axes.plot(
             ratios, values, marker=marker, linestyle=dash, markersize=5, color=colour, label=name
         )
-    axes.annotate("γ = 1/N", (ratios[0], 0), xytext=(0, 4), textcoords="offset points", ha="center")
+    axes.annotate("γ = 1/N", (ratios[0], 0), xytext=(5, 4), textcoords="offset points")
     axes.set(xlabel="compression ratio on the desired examples", ylabel="mean SIM", ylim=(0, None))
     axes.legend()
     return figure
