@@ -12,12 +12,22 @@ from IPython.display import HTML
 from llbook.experiments.config import PerceptronConfig
 from llbook.experiments.runs import Run, provenance_line
 
-__all__ = ["number", "small_print", "spread", "table", "values"]
+__all__ = ["number", "page_print", "small_print", "spread", "table", "values"]
 
 
 def small_print(run: Run, notebook: str) -> HTML:
     """Where a figure comes from, as the line of small print that stands under it."""
     line = provenance_line(run, notebook, PerceptronConfig().model_dump())
+    return HTML(f'<p class="provenance">{escape(line)}</p>')
+
+
+def page_print(notebook: str, config: PerceptronConfig) -> HTML:
+    """The small print of a figure whose numbers the page itself computes, without a stored run."""
+    usual = PerceptronConfig().flat()
+    changed = [f"{name} = {value}" for name, value in config.flat().items() if value != usual[name]]
+    line = " · ".join(
+        [notebook, ", ".join(changed) or "default parameters", "computed in the page"]
+    )
     return HTML(f'<p class="provenance">{escape(line)}</p>')
 
 

@@ -7,9 +7,11 @@ an arc on which several examples share the weight J is almost flat.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
+import numba
 import torch
 from torch import Tensor
 
@@ -58,6 +60,20 @@ def _gap(policy: Tensor, gradient: Tensor) -> float:
     return float(((mean - gradient.amin(1)) / mean.abs()).max())
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Arrays here are so small that waking a second thread costs more than it brings."""
+    before = torch.get_num_threads(), numba.get_num_threads()
+    torch.set_num_threads(1)
+    numba.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        numba.set_num_threads(before[1])
+
+
+@_one_thread()
 def solve(
     objective: Objective,
     policy: Tensor,
