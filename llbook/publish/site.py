@@ -29,7 +29,7 @@ from typing import Any
 import nbformat
 
 import llbook
-from llbook.experiments.runs import device_kind, device_name, locked, records_folder
+from llbook.experiments.runs import device_kind, device_name, locked
 from llbook.publish.notebooks import (
     LIBRARIES,
     Execution,
@@ -86,9 +86,11 @@ def build(
         start = time.perf_counter()
         source = root / "book"
         settings = Settings(source, build_folder, force=force, timeout=timeout, report=report)
+        # as records_folder() has it, for the book at this root
+        recorded = Path(os.environ.get("LLBOOK_RECORDS") or source / "records")
         records = {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(records_folder().glob("*.npz"))
+            for path in sorted(recorded.glob("*.npz"))
         }
         if text := os.environ.get("LLBOOK_TINYSTORIES"):
             records["LLBOOK_TINYSTORIES"] = hashlib.sha256(Path(text).read_bytes()).hexdigest()
