@@ -13,9 +13,18 @@ import types
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-__all__ = ["PROFILES", "ParameterError", "PerceptronConfig", "check_parameters", "overrides"]
+__all__ = [
+    "PROFILES",
+    "Experiment",
+    "LanguageModelConfig",
+    "ParameterError",
+    "PerceptronConfig",
+    "check_parameters",
+    "from_notebook",
+    "overrides",
+]
 
 PROFILES = ("smoke", "laptop", "paper")
 
@@ -94,7 +103,9 @@ class _Search(_Section):
     measure_every: int = Field(10, ge=1, le=10**6, description="epochs between measurements")
 
 
-class _Experiment(_Section):
+class Experiment(_Section):
+    """Base of the configurations: flat names, dotted names and errors that name values."""
+
     @classmethod
     def parameters(cls) -> dict[str, str]:
         """Flat name → dotted name, in order."""
@@ -138,7 +149,7 @@ class _Experiment(_Section):
         return values
 
 
-class PerceptronConfig(_Experiment):
+class PerceptronConfig(Experiment):
     """The perceptron experiment; defaults are the headline setting at the paper's scale."""
 
     seed: int = Field(0, ge=0, lt=2**31, description="seed of data and θ_0")
@@ -152,6 +163,86 @@ class PerceptronConfig(_Experiment):
     )
 
 
+class _Stories(_Section):
+    corpus: Literal["auto", "tinystories", "grammar"] = Field(
+        "auto",
+        description="the text: TinyStories by name, the built-in grammar, or whichever is at hand",
+    )
+    path: str = Field("", description="a file of stories (plain or .gz), in the place of `corpus`")
+    size: int = Field(256, ge=2, le=2**20, description="N, training examples")
+    desired_size: int = Field(
+        256, ge=1, le=2**20, description="K, desired and, again, test examples"
+    )
+    length: int = Field(32, ge=2, le=1024, description="L, tokens predicted in an example")
+    vocabulary: int = Field(
+        500, ge=8, le=32_000, description="V, token types, UNK and PAD included"
+    )
+    perturbed_share: float = Field(0.5, ge=0, le=1, description="share of training examples spoilt")
+    perturbations: int = Field(20, ge=0, le=1000, description="edits of a spoilt example")
+
+
+class _LanguageModel(_Section):
+    layers: int = Field(2, ge=1, le=48, description="blocks of the Transformer")
+    hidden: int = Field(64, ge=2, le=8192, description="width of the residual stream")
+    heads: int = Field(8, ge=1, le=128, description="attention heads; they divide `hidden`")
+    attention_scale: Literal["head", "hidden"] = Field(
+        "head", description="attention scores are divided by the root of this size"
+    )
+
+
+class _LanguageTraining(_Section):
+    learning_rate: float = Field(0.5, gt=0, le=1e3, description="η of Eq. 1")
+    steps: int = Field(120, ge=1, le=10**6, description="T, gradient steps of a training")
+
+
+class _LanguageSearch(_Section):
+    epochs: int = Field(15, ge=0, le=10**6, description="updates of the policy")
+    step_size: float = Field(0.4, ge=0, le=1e9, description="ε of Eq. 6, for `objective`")
+    schedule: Literal["constant", "linear"] = Field(
+        "linear", description="ε over the epochs: constant, or linear decay to zero"
+    )
+    objective: Literal["sum", "mean"] = Field(
+        "mean", description="the J that ε belongs to: Σ_t L_dsr(θ_t), or that over T"
+    )
+    measure_every: int = Field(3, ge=1, le=10**6, description="epochs between measurements")
+
+
+class _Computation(_Section):
+    micro_batch: int = Field(256, ge=1, le=2**20, description="examples computed at once")
+    trajectory: Literal["memory", "host", "checkpoints"] = Field(
+        "memory",
+        description="θ_0 … θ_T on the device, in the CPU's memory, or √T of them, the rest replayed",
+    )
+    policy_storage: Literal["float32", "uint16", "uint8"] = Field(
+        "float32", description="what γ is rounded to after each update, and stored as"
+    )
+
+
+class LanguageModelConfig(Experiment):
+    """The language-model experiment; the defaults are those of `laptop`."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of data and θ_0")
+    data: _Stories = _Stories()
+    model: _LanguageModel = _LanguageModel()
+    training: _LanguageTraining = _LanguageTraining()
+    search: _LanguageSearch = _LanguageSearch()
+    computation: _Computation = _Computation()
+    precision: Literal["float32", "float64", "bfloat16", "tf32"] = Field(
+        "float32", description="of matrix products; sums and parameters are at least float32"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: a GPU where there is one"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.model.hidden % self.model.heads:
+            raise ValueError(
+                f"heads must divide hidden, got {self.model.heads} heads for {self.model.hidden}"
+            )
+        return self
+
+
 def check_parameters(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Raise :class:`ParameterError` for a name that is not known, with the nearest one."""
     for name in given:
@@ -162,8 +253,8 @@ def check_parameters(given: Mapping[str, Any], known: Mapping[str, Any]) -> None
 
 
 def from_notebook(
-    variables: Mapping[str, Any], config: type[_Experiment], **extra: type
-) -> tuple[_Experiment, dict[str, Any]]:
+    variables: Mapping[str, Any], config: type[Experiment], **extra: type
+) -> tuple[Experiment, dict[str, Any]]:
     """Read a notebook's parameters from its ``globals()`` right after the parameters cell.
 
     Everything defined so far that is neither a module, a function, a class nor
