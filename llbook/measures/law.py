@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import jvp
 
 from llbook.tasks.perceptron import Perceptron
 from llbook.tasks.task import Task
@@ -42,9 +41,10 @@ def contributions(task: Task, process: Any, *, examples: Any = None) -> Tensor:
         process: the process whose θ_t are used.
         examples: the set whose mean loss is L; the desired set unless given.
     """
-    states = process.trajectory[:-1]
-    slopes = task.trajectory_gradients(states, task.desired if examples is None else examples)
+    examples = task.desired if examples is None else examples
     if isinstance(task, Perceptron):
+        states = process.trajectory[:-1]
+        slopes = task.trajectory_gradients(states, examples)
         signed = task.training.signed
         result = states.new_empty(len(states), task.size)
         for rows, at, along in zip(
@@ -52,12 +52,11 @@ def contributions(task: Task, process: Any, *, examples: Any = None) -> Tensor:
         ):
             torch.sigmoid_(torch.mm(at, signed.T, out=rows).neg_()).mul_(along @ signed.T).neg_()
         return result
-    return torch.stack(
-        [
-            jvp(lambda p: task.losses(p, task.training), (theta,), (slope,))[1]
-            for theta, slope in zip(states, slopes, strict=True)
-        ]
-    )
+    result = task.initial.new_empty(process.steps, task.size)
+    for t, row in enumerate(result):
+        theta = process.trajectory[t]
+        row.copy_(task.directional_derivatives(theta, task.mean_gradient(theta, examples)[1]))
+    return result
 
 
 def future_contributions(task: Task, gradient: Tensor) -> Tensor:

@@ -51,10 +51,10 @@ def policy_gradient(
     if len(policy) != process.steps:
         raise ValueError(f"the policy has {len(policy)} steps, the process {process.steps}")
     check_form(task, policy)
-    if process.trajectory.shape[1:] != task.initial.shape:
+    if process.trajectory[0].shape != task.initial.shape:
         raise ValueError(
             f"the task has {task.initial.numel()} parameters, "
-            f"the trajectory is {tuple(process.trajectory.shape)}"
+            f"the trajectory's states are {tuple(process.trajectory[0].shape)}"
         )
     if strategy == "auto":
         strategy = "closed-form" if isinstance(task, Perceptron) else "reverse-over-forward"
@@ -66,14 +66,15 @@ def policy_gradient(
 
 def _reverse_over_forward(task: Task, policy: Tensor, process: Process) -> Tensor:
     eta = task.learning_rate
-    slopes = task.trajectory_gradients(process.trajectory[1:], task.desired)
     gradient = torch.empty_like(policy)
-    costate = slopes[-1]
-    for t in range(len(policy) - 1, -1, -1):
-        products, curvature = task.costate_products(process.trajectory[t], policy[t], costate)
+    costate = task.mean_gradient(process.trajectory[process.steps], task.desired)[1]
+    for t in range(process.steps - 1, -1, -1):
+        theta = process.trajectory[t]
+        products, curvature = task.costate_products(theta, policy[t], costate)
         torch.mul(products, -eta, out=gradient[t])
         if t > 0:
-            costate = slopes[t - 1] + costate - eta * curvature
+            slope = task.mean_gradient(theta, task.desired)[1]
+            costate = slope.add_(costate).sub_(curvature, alpha=eta)
     return gradient
 
 

@@ -9,11 +9,12 @@ overrides what it can do faster.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vjp
+from torch.func import grad, grad_and_value, jvp, vjp
 
 __all__ = ["Task"]
 
@@ -55,6 +56,15 @@ class Task(ABC):
         """Σ_n w_n ∇l(x_n, θ) over the training examples, shape (P,)."""
         return grad(lambda p: weights @ self.losses(p, self.training))(theta)
 
+    def mean_gradient(self, theta: Tensor, examples: Any) -> tuple[Tensor, Tensor]:
+        """The mean loss over ``examples`` in nats, and its gradient, shape (P,)."""
+        slope, value = grad_and_value(lambda p: self.mean_loss(p, examples))(theta)
+        return value, slope
+
+    def directional_derivatives(self, theta: Tensor, direction: Tensor) -> Tensor:
+        """direction·∇l(x_n, θ) for every training example, shape (N,)."""
+        return jvp(lambda p: self.losses(p, self.training), (theta,), (direction,))[1]
+
     def costate_products(
         self, theta: Tensor, weights: Tensor, costate: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -74,12 +84,11 @@ class Task(ABC):
         slopes, pull = vjp(directional, theta)
         return slopes, pull(weights)[0]
 
-    def trajectory_losses(self, trajectory: Tensor, examples: Any) -> Tensor:
-        """Mean loss in nats at each row of ``trajectory`` (S, P), shape (S,)."""
+    def trajectory_losses(self, trajectory: Sequence[Tensor], examples: Any) -> Tensor:
+        """Mean loss in nats at each θ of ``trajectory``, S of them, shape (S,)."""
         with torch.no_grad():
             return torch.stack([self.mean_loss(theta, examples) for theta in trajectory])
 
-    def trajectory_gradients(self, trajectory: Tensor, examples: Any) -> Tensor:
-        """∇ of the mean loss at each row of ``trajectory`` (S, P), shape (S, P)."""
-        slope = grad(lambda p: self.mean_loss(p, examples))
-        return torch.stack([slope(theta) for theta in trajectory])
+    def trajectory_gradients(self, trajectory: Sequence[Tensor], examples: Any) -> Tensor:
+        """∇ of the mean loss at each θ of ``trajectory``, S of them, shape (S, P)."""
+        return torch.stack([self.mean_gradient(theta, examples)[1] for theta in trajectory])
