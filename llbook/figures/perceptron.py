@@ -33,8 +33,14 @@ __all__ = [
 Arrays = Mapping[str, NDArray]
 
 
-def loss_curves(run: Arrays, *, paper_ratio: float | None = None) -> Figure:
-    """Figure 5a: test loss of conventional and of near-optimal learning, with AR."""
+def loss_curves(run: Arrays, *, paper_ratio: float | None = None, from_zero: bool = True) -> Figure:
+    """Figure 5: test loss of conventional and of near-optimal learning, with AR and ΔAUC.
+
+    Args:
+        run: arrays of a run.
+        paper_ratio: the paper's AR, written beside that of the run.
+        from_zero: whether the losses begin at zero, or a little below the least.
+    """
     old, new = run["test_curves"][0], run["test_curves"][-1]
     steps = run["curve_steps"]
     ratio = float(run["history_ar"][-1])
@@ -42,26 +48,39 @@ def loss_curves(run: Arrays, *, paper_ratio: float | None = None) -> Figure:
     axes.plot(steps, old, color=style.CONVENTIONAL, label="conventional, γ = 1/N")
     axes.plot(steps, new, color=style.NEAR_OPTIMAL, label="near-optimal", linestyle="-")
     best = float(np.min(old))
+    area = run["history_auc"]
+    change = f"ΔAUC {100 * (area[-1] / area[0] - 1):+.1f}%"
     if np.isfinite(ratio):
-        reached = steps[-1] / ratio
-        axes.plot([reached, steps[-1]], [best, best], color="#555555", linestyle=":", linewidth=1.2)
+        achieved = steps[1 + int(np.argmin(old[1:]))]
+        reached = achieved / ratio
+        axes.plot([reached, achieved], [best, best], color="#555555", linestyle=":", linewidth=1.2)
         axes.plot([reached], [best], marker="o", color=style.NEAR_OPTIMAL)
-        text = f"AR {ratio:.2f}"
+        text = f"AR {ratio:.2f}, {change}"
         if paper_ratio is not None:
             text += f"\n(paper: {paper_ratio:.2f})"
         axes.annotate(text, (reached, best), xytext=(12, -14), textcoords="offset points", va="top")
+    else:
+        text = f"dotted line never reached, {change}"
+        axes.axhline(best, color="#555555", linestyle=":", linewidth=1.2)
+        axes.text(0.98, 0.7, text, transform=axes.transAxes, ha="right")
     axes.set(xlabel="step t", ylabel=r"test loss $L_\mathrm{dsr}(\theta_t)$ (nats)")
-    axes.set_ylim(bottom=0, top=min(float(old[0]), 4 * float(np.median(old))) * 1.05)
+    top = min(float(old[0]), 4 * float(np.median(old))) * 1.05
+    # room below the curves for the note beside the dot
+    least = min(best, float(np.min(new)))
+    axes.set_ylim(bottom=0 if from_zero else least - 0.2 * (top - least), top=top)
     axes.legend()
     return figure
 
 
-def search_progress(run: Arrays, *, paper: tuple[float, float] | None = None) -> Figure:
-    """Figure 4a: AUC/T on both sets, and CR in both unit conventions, over search epochs.
+def search_progress(
+    run: Arrays, *, paper: tuple[float, float] | None = None, from_zero: bool = True
+) -> Figure:
+    """Figure 4: AUC/T on both sets, and CR in both unit conventions, over search epochs.
 
     Args:
         run: arrays of a run.
         paper: the paper's AUC/T before and after, drawn as marks.
+        from_zero: whether both scales begin at zero.
     """
     epochs = run["history_epoch"]
     figure, (left, right) = style.subplots(1, 2, figsize=(8.2, 3.6))
@@ -84,7 +103,6 @@ def search_progress(run: Arrays, *, paper: tuple[float, float] | None = None) ->
             clip_on=False,
         )
     left.set(xlabel="search epoch", ylabel="AUC / T (nats)")
-    left.set_ylim(bottom=0)
     left.legend()
     right.plot(
         epochs,
@@ -95,13 +113,18 @@ def search_progress(run: Arrays, *, paper: tuple[float, float] | None = None) ->
     )
     right.plot(epochs, run["history_cr"], color=style.NEAR_OPTIMAL, label="in one unit")
     right.set(xlabel="search epoch", ylabel="compression ratio CR (test)")
-    right.set_ylim(bottom=0)
-    right.legend(loc="lower right")
+    if from_zero:
+        left.set_ylim(bottom=0)
+        right.set_ylim(bottom=0)
+    right.legend(loc="lower right" if from_zero else "center right")
     return figure
 
 
-def similarity_against_loss(run: Arrays, *, at_most: int = 9) -> Figure:
-    """Figure 6a: SIM_t against L_dsr(θ_t), a line per policy met in the search."""
+def similarity_against_loss(run: Arrays, *, at_most: int = 9, scale: str = "log") -> Figure:
+    """Figure 6: SIM_t against L_dsr(θ_t), a line for each of ``at_most`` policies of the search.
+
+    ``scale`` is that of the loss, ``"log"`` or ``"linear"``.
+    """
     rows = np.unique(np.linspace(0, len(run["curve_epochs"]) - 1, at_most).round().astype(int))
     chosen = np.searchsorted(run["history_epoch"], run["curve_epochs"])
     ratios = run["history_cr_mixed"][chosen]
@@ -115,7 +138,7 @@ def similarity_against_loss(run: Arrays, *, at_most: int = 9) -> Figure:
     axes.set(
         xlabel=r"test loss $L_\mathrm{dsr}(\theta_t)$ (nats; training runs to the left)",
         ylabel=r"$\mathrm{SIM}_t$",
-        xscale="log",
+        xscale=scale,
     )
     figure.colorbar(mappable, ax=axes, label="CR of the policy (paper's unit)")
     return figure
@@ -242,10 +265,14 @@ def learned_weights(run: Arrays) -> Figure:
 
 
 def early_heat_map(run: Arrays) -> Figure:
-    """Figure 10a: γ of early steps, examples in the order of their first large weight."""
+    """Figure 10: γ of examples that contribute, those with weight at most steps on top.
+
+    The steps are the first ones, or ``heat_map_steps`` where the run says which.
+    """
     weights = run["heat_map"]
     figure, axes = style.subplots(figsize=(6.4, 4.6))
-    if weights.size:
+    if weights.any():
+        steps = run.get("heat_map_steps", np.arange(weights.shape[1]))
         # examples that carry weight at the same time stand together
         center = weights @ np.arange(weights.shape[1]) / np.maximum(weights.sum(1), 1e-30)
         order = np.lexsort((center, -(weights > 0).sum(1)))
@@ -254,6 +281,7 @@ def early_heat_map(run: Arrays) -> Figure:
             np.maximum(weights[order], floor),
             aspect="auto",
             interpolation="nearest",
+            extent=(steps[0] - 0.5, steps[-1] + 0.5, len(weights) - 0.5, -0.5),
             cmap="magma",
             norm=LogNorm(floor, float(weights.max())),
             rasterized=True,
