@@ -1,0 +1,383 @@
+"""What the page on the language model says of its runs, in words and tables made from numbers.
+
+Every sentence here is chosen by a threshold that it states, so that it is right
+whichever way the numbers come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from IPython.display import HTML
+from numpy.typing import NDArray
+
+from llbook.experiments.reporting import number, spread, values
+from llbook.experiments.runs import Run
+from llbook.experiments.study import Study
+
+__all__ = [
+    "FACTOR",
+    "MEASURABLE",
+    "PAPER",
+    "Verdict",
+    "area_changes",
+    "comparison",
+    "corpus_notice",
+    "gain",
+    "gain_sentence",
+    "per_cent",
+    "setting_label",
+    "stories_table",
+    "study_rows",
+    "used_examples",
+    "verdicts",
+]
+
+Arrays = Mapping[str, NDArray]
+
+FACTOR = 1.5
+"""A value is *reproduced* within this factor of the paper's."""
+
+MEASURABLE = 0.005
+"""A change of the area under the loss curve that is smaller than this share of it counts as none."""
+
+PAPER = {"auc": (4.1, 3.8), "cr_mixed": (3.0, 3.25), "ar": 2.41, "similarity": 6.0}
+"""The paper's values: AUC/T in nats and CR before and after, AR, and the largest SIM_t."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One item of the paper held against runs: its figure, the paper's value, ours, one word."""
+
+    item: str
+    paper: str
+    ours: str
+    word: str
+
+    def row(self) -> list[str]:
+        return [self.item, self.paper, self.ours, self.word]
+
+
+def area_changes(runs: Sequence[Arrays], *, name: str = "auc") -> list[float]:
+    """AUC after the search over AUC before it, minus one, of each run (``auc`` or ``desired_auc``)."""
+    return [
+        after / before - 1
+        for before, after in zip(values(runs, name, 0), values(runs, name), strict=True)
+    ]
+
+
+def gain(changes: Sequence[float]) -> str:
+    """``"gain"`` or ``"loss"`` where all runs change by more than :data:`MEASURABLE`, else ``"nothing"``.
+
+    Raises:
+        ValueError: no run at all.
+    """
+    if not len(changes):
+        raise ValueError("expected at least one change, got none")
+    if max(changes) < -MEASURABLE:
+        return "gain"
+    return "loss" if min(changes) > MEASURABLE else "nothing"
+
+
+def per_cent(changes: Sequence[float], decimals: int = 1) -> str:
+    """Mean and range of relative changes: ``-7.3% (-8.0 to -6.9)``."""
+    array = 100 * np.asarray(changes, dtype=float)
+    text = f"{array.mean():+.{decimals}f}%"
+    if len(array) > 1:
+        text += f" ({array.min():+.{decimals}f} to {array.max():+.{decimals}f})"
+    return text.replace("-", "−")
+
+
+def gain_sentence(runs: Sequence[Arrays]) -> str:
+    """Whether the policy gains anything on the test set, in one or two sentences."""
+    test, desired = area_changes(runs), area_changes(runs, name="desired_auc")
+    shown, optimised = per_cent(test), per_cent(desired)
+    seeds = f" in each of {len(runs)} seeds" if len(runs) > 1 else ""
+    bound = f"{100 * MEASURABLE:g}%"
+    match gain(test):
+        case "gain":
+            return (
+                f"The searched policy gains on the test set: the area under the loss curve changes by "
+                f"{shown}, more than {bound} downwards{seeds}. On the desired examples that it was "
+                f"optimised on, the change is {optimised}; the difference is over-fitting."
+            )
+        case "loss":
+            return (
+                f"**The searched policy gains nothing on the test set; it loses**: the area changes by "
+                f"{shown}, against {optimised} on the desired examples that it was optimised on. It has "
+                f"over-fitted them."
+            )
+        case _:
+            return (
+                f"**The searched policy gains nothing measurable on the test set**: the area changes by "
+                f"{shown}, which is not a fall of more than {bound}{seeds or ' of it'}; on the desired "
+                f"examples that it was optimised on, by {optimised}."
+            )
+
+
+def _against(value: float, paper: float, some: bool) -> str:
+    """Held against the paper's value; ``some``: whether there is an effect of the right sign."""
+    if np.isnan(value) or not some:
+        return "not reproduced"
+    if value > FACTOR * paper:
+        return "exceeded"
+    return "reproduced" if value >= paper / FACTOR else "in part"
+
+
+def _graded(value: float, full: float, part: float) -> str:
+    # nan fails both comparisons
+    return "reproduced" if value > full else "in part" if value > part else "not reproduced"
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    known = [value for value in numbers if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _correlation(x: NDArray, y: NDArray) -> float:
+    keep = np.isfinite(x) & np.isfinite(y)
+    if keep.sum() < 3 or np.ptp(x[keep]) == 0 or np.ptp(y[keep]) == 0:
+        return float("nan")
+    return float(np.corrcoef(x[keep], y[keep])[0, 1])
+
+
+def _largest(curve: NDArray) -> float:
+    return float(np.nanmax(curve)) if np.isfinite(curve).any() else float("nan")
+
+
+def _near_zero(run: Arrays) -> float:
+    """Share of the heat map's cells below a tenth of an equal share; nan without a heat map."""
+    cells = run.get("heat_map")
+    if cells is None or cells.size == 0:
+        return float("nan")
+    return float(np.mean(cells * len(run["perturbed"]) < 0.1))
+
+
+def verdicts(runs: Sequence[Arrays]) -> list[Verdict]:
+    """Each figure of the paper held against runs of one setting.
+
+    The rules: AR, ΔAUC and the largest SIM_t are *reproduced* within a factor of
+    :data:`FACTOR` of the paper's, *exceeded* beyond it, reproduced *in part* where the
+    effect has the right sign; for AR and ΔAUC this asks for a gain on the test set as
+    :func:`gain` has it, for SIM_t for a larger value than under conventional learning. The
+    correlation of mean SIM with CR over the policies of the search: above 0.9, above 0.3.
+    The share of zero weights where CT ≤ 0: above 90%, above 50%. The share of weights below
+    a tenth of 1/N among examples with CT > 0 (where the run has its heat map): above 50%, 10%.
+    """
+    changes, ratios = area_changes(runs), values(runs, "ar")
+    won = gain(changes) == "gain"
+    paper_change = PAPER["auc"][1] / PAPER["auc"][0] - 1
+    top = [_largest(run["similarity"][-1]) for run in runs]
+    start = [_largest(run["similarity"][0]) for run in runs]
+    follows = [_correlation(run["history_cr"], run["history_similarity"]) for run in runs]
+    zero = _mean(values(runs, "zero_weight_share"))
+    found = [
+        Verdict(
+            "Fig. 2, 5b: AR",
+            number(PAPER["ar"]),
+            f"{spread(ratios)}; ΔAUC {per_cent(changes)}",
+            _against(_mean(ratios), PAPER["ar"], won and _mean(ratios) > 1),
+        ),
+        Verdict(
+            "Fig. 4b: change of AUC/T",
+            per_cent([paper_change]),
+            per_cent(changes),
+            _against(-float(np.mean(changes)), -paper_change, won),
+        ),
+        Verdict(
+            "Fig. 6b: largest SIM of the last policy",
+            f"about {PAPER['similarity']:g}",
+            f"{spread(top, 2)}; {spread(start, 2)} under conventional learning",
+            _against(_mean(top), PAPER["similarity"], _mean(top) > _mean(start)),
+        ),
+        Verdict(
+            "Fig. 7b: correlation of mean SIM with CR",
+            "positive, diverging",
+            "undefined" if np.isnan(_mean(follows)) else f"{_mean(follows):.2f}".replace("-", "−"),
+            _graded(_mean(follows), 0.9, 0.3),
+        ),
+        Verdict(
+            "Fig. 8b: γ = 0 where CT ≤ 0",
+            "towards 100%",
+            "no such example" if np.isnan(zero) else f"{100 * zero:.0f}%",
+            "undefined" if np.isnan(zero) else _graded(zero, 0.9, 0.5),
+        ),
+    ]
+    near = _mean([_near_zero(run) for run in runs])
+    if not np.isnan(near):
+        found.append(
+            Verdict(
+                "Fig. 10b: weights below 0.1/N where CT > 0",
+                "many",
+                f"{100 * near:.0f}%",
+                _graded(near, 0.5, 0.1),
+            )
+        )
+    return found
+
+
+def setting_label(runs: Sequence[Run]) -> str:
+    """A setting's scale in a few signs."""
+    config = runs[0].config
+    return (
+        f"T = {config['training']['steps']:,}, N = {config['data']['size']:,}, "
+        f"V = {config['data']['vocabulary']:,}"
+    )
+
+
+def comparison(columns: Mapping[str, Sequence[Run]]) -> tuple[list[str], list[list[str]]]:
+    """The table *paper and companion*: a column per setting, mean and range over its seeds.
+
+    Args:
+        columns: heading → runs of one setting.
+
+    Returns:
+        Header and rows of Markdown cells; the last column is the paper's.
+    """
+
+    def share(name: str, runs: Sequence[Arrays]) -> str:
+        shares = 100 * np.asarray(values(runs, name))
+        return "none" if np.isnan(shares).all() else f"{spread(shares.tolist(), 2)}%"
+
+    paper_change = per_cent([PAPER["auc"][1] / PAPER["auc"][0] - 1])
+    units = np.log(2)
+    lines: list[tuple[str, str, list[str]]] = [
+        ("scale", "T = 4,000, N = 16,384, V = 5,000", []),
+        ("text", "TinyStories", []),
+        ("AUC/T before → after (nats)", " → ".join(number(v, 2) for v in PAPER["auc"]), []),
+        ("ΔAUC (test)", paper_change, []),
+        ("ΔAUC (desired)", "–", []),
+        ("CR before → after (paper's unit)", " → ".join(number(v) for v in PAPER["cr_mixed"]), []),
+        ("CR before → after (one unit)", " → ".join(number(units * v) for v in PAPER["cr_mixed"]), []),
+        ("AR (running minima)", number(PAPER["ar"]), []),
+        ("mean SIM, before → after", "–", []),
+        ("largest SIM of the last policy", f"about {PAPER['similarity']:g}", []),
+        ("mean SIM with λ, before → after", "–", []),
+        ("first-order gap, relative, before → after", "–", []),
+        ("γ = 0 where CT ≤ 0", "towards 100%", []),
+        ("weights above zero", "–", []),
+    ]  # fmt: skip
+    for runs in columns.values():
+        arrays = [run.arrays for run in runs]
+
+        def way(name: str, digits: int = 3, arrays: Sequence[Arrays] = arrays) -> str:
+            before, after = values(arrays, name, 0), values(arrays, name)
+            return f"{spread(before, digits)} → {spread(after, digits)}"
+
+        cells = (
+            setting_label(runs),
+            _text_name(runs[0].config["corpus_name"]),
+            way("auc"),
+            per_cent(area_changes(arrays)),
+            per_cent(area_changes(arrays, name="desired_auc")),
+            way("cr_mixed"),
+            way("cr"),
+            spread(values(arrays, "ar")),
+            way("similarity", 2),
+            spread([_largest(run["similarity"][-1]) for run in arrays], 2),
+            way("future_similarity", 2),
+            way("relative_gap", 2),
+            share("zero_weight_share", arrays),
+            share("support_share", arrays),
+        )
+        for line, cell in zip(lines, cells, strict=True):
+            line[2].append(cell)
+    header = ["", *columns, "paper"]
+    return header, [[name, *cells, paper] for name, paper, cells in lines]
+
+
+def _text_name(corpus: str) -> str:
+    return {"tinystories": "TinyStories", "file": "a file", "grammar": "grammar"}.get(
+        corpus, corpus
+    )
+
+
+def corpus_notice(run: Run) -> str:
+    """Which text a run was made from, as an admonition in Markdown."""
+    config = run.config
+    origin = f"{config['corpus_stories']:,} stories, SHA-256 `{config['corpus_sha256'][:12]}…`"
+    match config["corpus_name"]:
+        case "grammar":
+            body = (
+                f"**Not TinyStories**: the text of this run was made by the small story grammar that comes "
+                f"with the package ({origin}), because no other text was at hand or because it was asked for. "
+                f"It has a few hundred words and little variety; losses are lower than on "
+                f"real text, and not to be held against the paper's."
+            )
+        case "tinystories":
+            body = f"The text of this run is TinyStories ({origin})."
+        case "file":
+            body = f"The text of this run is a local file of stories ({origin})."
+        case other:
+            raise ValueError(f"corpus_name: got {other!r}; expected grammar, tinystories or file")
+    return body
+
+
+def used_examples(run: Arrays, count: int = 4) -> tuple[NDArray, NDArray]:
+    """Indices of the training examples with the most and with the least total weight.
+
+    Equal weights (zeros, mostly) are put in the order of their mean contribution, so that the
+    least used are those that would have harmed most.
+
+    Raises:
+        ValueError: a count below 1 or more than half of the examples.
+    """
+    size = len(run["example_weight"])
+    if not 1 <= count <= size // 2:
+        raise ValueError(f"count must be 1 to {size // 2} for {size} examples, got {count}")
+    order = np.lexsort((run["example_contribution"], run["example_weight"]))
+    return order[::-1][:count], order[:count]
+
+
+def stories_table(run: Arrays, indices: Sequence[int], texts: Sequence[str], title: str) -> HTML:
+    """Examples as text, with their weights; the text is escaped, whatever is in it.
+
+    Args:
+        run: arrays of the run that the indices belong to.
+        indices: training examples.
+        texts: their texts, decoded from the corpus at hand.
+        title: what is shown, as the table's caption.
+    """
+    weight = np.asarray(run["example_weight"], dtype=float)
+    weight = weight * len(weight) / weight.sum()
+    lines = [
+        f"<tr><td>{weight[n]:.2f}</td><td>{int(run['edits'][n])}</td>"
+        f"<td>{float(run['example_contribution'][n]):.2g}</td><td>{escape(text)}</td></tr>"
+        for n, text in zip(indices, texts, strict=True)
+    ]
+    return HTML(
+        f'<table class="table tex2jax_ignore stories"><caption>{escape(title)}</caption>'
+        '<thead><tr><th scope="col">weight over equal share</th><th scope="col">edits</th>'
+        '<th scope="col">mean CT</th><th scope="col">text</th></tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def study_rows(study: Study) -> tuple[list[str], list[list[str]]]:
+    """A study as a table: a line per setting, mean and range over its seeds."""
+    header = [*study.varied, "seeds", "AUC/T before → after", "ΔAUC (test)", "ΔAUC (desired)", "AR"]
+    rows = []
+    for settings, trials in study.cells():
+        names = [
+            f"{value:g}" if isinstance(value, float) else str(value) for value in settings.values()
+        ]
+        done = [trial for trial in trials if not trial.diverged]
+        cells = [*names, str(len(trials))]
+        if not done:
+            rows.append([*cells, "diverged", "–", "–", "–"])
+            continue
+        lost = len(trials) - len(done)
+        rows.append(
+            [
+                *cells,
+                " → ".join(spread([trial.auc[i] for trial in done]) for i in (0, 1))
+                + (f"; {lost} diverged" if lost else ""),
+                per_cent([trial.change for trial in done]),
+                per_cent([trial.desired_change for trial in done]),
+                spread([float("nan") if trial.ar is None else trial.ar for trial in done]),
+            ]
+        )
+    return header, rows

@@ -1,0 +1,454 @@
+"""Figures, verdicts, tables and the study of the language-model page, on runs made up for the purpose."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+
+from llbook.experiments.config import LanguageModelConfig, ParameterError
+from llbook.experiments.language_report import (
+    area_changes,
+    comparison,
+    corpus_notice,
+    gain,
+    gain_sentence,
+    per_cent,
+    stories_table,
+    study_rows,
+    used_examples,
+    verdicts,
+)
+from llbook.experiments.runs import Run
+from llbook.experiments.study import Study, Trial, load_study, make_study
+from llbook.figures import language_model as figures
+from llbook.figures import perceptron as shared
+
+SIZE, STEPS, EPOCHS = 24, 40, 6
+
+
+def made_up(*, fall=0.08, size=SIZE, steps=STEPS, epochs=EPOCHS, seed=0):
+    """Arrays of a run whose area falls by the share ``fall`` over the search."""
+    draw = np.random.default_rng(seed)
+    progress = np.linspace(0, 1, epochs)
+    old = 3 + 3 * np.exp(-np.arange(steps + 1) / 10)
+    curves = old[None] * (1 - fall * progress)[:, None]
+    perturbed = np.arange(size) % 2 == 0
+    auc = curves[:, 1:].mean(1)
+    weight = draw.exponential(size=(steps, size)) * np.where(perturbed, 0.5, 1.5)
+    weight[:, :3] = 0
+    weight /= weight.sum(1, keepdims=True)
+    similarity = (0.5 + 3 * progress)[:, None] * np.linspace(1, 0.2, steps)
+    first = next((t for t in range(1, steps + 1) if curves[-1][t] <= old[-1]), math.nan)
+    history = {
+        "epoch": np.arange(epochs),
+        "objective": auc * steps,
+        "auc": auc,
+        "desired_auc": auc * (1 - 0.02 * progress),
+        "cr": np.log(500) / auc,
+        "cr_mixed": np.log2(500) / auc,
+        "ar": np.array([1.0] * (epochs - 1) + [steps / first]),
+        "gap": 1 - 0.5 * progress,
+        "relative_gap": 2 - progress,
+        "similarity": similarity.mean(1),
+        "future_similarity": 2 * similarity.mean(1),
+        "undefined_share": np.zeros(epochs),
+        "zero_weight_share": 0.97 * progress,
+        "support_share": 1 - 0.5 * progress,
+    }
+    columns = np.arange(0, steps, 2)
+    shares = (0.5 + 0.3 * progress)[:, None] * np.ones(steps)
+    levels = np.array([0.0, 0.5, 1.0])
+    return {f"history_{name}": column for name, column in history.items()} | {
+        "curve_epochs": np.arange(epochs),
+        "curve_steps": np.arange(steps + 1),
+        "test_curves": curves,
+        "similarity": similarity,
+        "future_similarity": 2 * similarity,
+        "first_desired": curves[0],
+        "last_desired": curves[-1],
+        "gap": np.ones(steps),
+        "relative_gap": np.ones(steps),
+        "future_mean": np.ones(steps),
+        "support": (weight > 0).sum(1),
+        "idle": np.full(steps, 10),
+        "idle_without_weight": np.full(steps, 9),
+        "heat_map": weight.T[:, columns],
+        "heat_map_examples": np.arange(size),
+        "heat_map_steps": columns,
+        "perturbed": perturbed,
+        "edits": np.where(perturbed, draw.integers(1, 9, size), 0),
+        "story": np.arange(size) // 2,
+        "clean_weight": shares,
+        "example_weight": weight.sum(0),
+        "example_contribution": draw.normal(size=size),
+        "example_hash": np.arange(size, dtype=np.uint64),
+        "weight_spread": np.quantile(weight * size, levels, axis=1),
+        "weight_quantiles": levels,
+    }
+
+
+def run_of(arrays, *, corpus="file", **changes):
+    config = LanguageModelConfig.from_flat(changes).model_dump() | {
+        "corpus_name": corpus,
+        "corpus_sha256": "ab" * 32,
+        "corpus_stories": 1234,
+        "unknown_share": 0.002,
+        "perturbed_measured": 0.5,
+        "mean_edits": 11.5,
+    }
+    provenance = {
+        "seconds": 2.5,
+        "date": "2026-01-31T00:00:00+00:00",
+        "device": "a CPU, 2 cores",
+        "commit": None,
+        "dirty": None,
+        "versions": {"torch": "2.13.0"},
+    }
+    return Run("language_model-0", "language_model", config, provenance, arrays)
+
+
+RUN = made_up()
+
+
+def drawn(figure):
+    """A figure that can be written, as it stands after that."""
+    figure.savefig(io.BytesIO(), format="svg")
+    return figure
+
+
+# figures
+
+
+def test_relative_weights_are_one_on_average_and_keep_the_order():
+    weight = figures.relative_weights(RUN)
+    assert weight.mean() == pytest.approx(1)
+    assert np.array_equal(np.argsort(weight), np.argsort(RUN["example_weight"]))
+    assert np.all(weight[:3] == 0)
+
+
+def test_clean_weights_stand_beside_the_share_of_clean_examples():
+    axes = drawn(figures.clean_weights(RUN)).axes[0]
+    *policies, reference = axes.lines
+    assert [line.get_ydata()[0] for line in policies] == pytest.approx([56, 62, 68, 74, 80])
+    assert reference.get_ydata()[0] == 50
+    assert "50%" in reference.get_label()
+
+
+def test_example_weights_by_distance_show_the_mean_of_each_distance():
+    left, right = drawn(figures.example_weights(RUN)).axes
+    distances, means = left.lines[2].get_data()
+    assert list(distances) == sorted(set(RUN["edits"]))
+    clean = figures.relative_weights(RUN)[~RUN["perturbed"]]
+    assert means[0] == pytest.approx(clean.mean())
+    assert sum(len(line.get_xdata()) for line in right.lines[:2]) == SIZE
+
+
+def test_quantiles_of_the_weights_show_zero_and_one():
+    axes = drawn(figures.weight_quantiles(RUN)).axes[0]
+    assert np.all(axes.lines[0].get_ydata() == 0)
+    assert axes.get_yscale() == "symlog"
+    low, high = axes.get_ylim()
+    assert low <= 0 < RUN["weight_spread"].max() <= high
+
+
+def test_settings_gains_place_a_mark_per_seed():
+    figure = drawn(
+        figures.settings_gains(
+            ["one", "two"],
+            [[-0.05, -0.06], [0.01]],
+            [[-0.1, -0.1], [-0.02]],
+            [[2.0, 2.5], [math.nan]],
+            paper=(-0.07, 2.41),
+        )
+    )
+    left, right = figure.axes
+    assert list(left.lines[0].get_xdata()) == pytest.approx([-5, -6])
+    assert [label.get_text() for label in left.get_yticklabels()] == ["one", "two"]
+    assert right.lines[-1].get_xdata()[0] == 2.41
+
+
+def test_study_gains_draw_a_line_per_group_and_a_cross_for_what_diverged():
+    figure = drawn(
+        figures.study_gains(
+            [0.4, 0.1, 0.1, 0.4],
+            ["η = 1", "η = 1", "η = 2", "η = 2"],
+            [-0.03, -0.01, -0.02, math.nan],
+            [-0.04, -0.02, -0.03, math.nan],
+            label="ε",
+        )
+    )
+    axes = figure.axes[0]
+    assert list(axes.lines[0].get_xdata()) == [0.1, 0.4]
+    crosses = [line for line in axes.lines if line.get_marker() == "x"]
+    assert [list(line.get_xdata()) for line in crosses] == [[], [0.4]]
+    with pytest.raises(ValueError, match=r"one value of each kind a trial, got \[1, 2\]"):
+        figures.study_gains([1.0, 2.0], ["a", "a"], [0.1], [0.1, 0.2], label="ε")
+
+
+def test_attention_scales_draw_each_curve():
+    axes = drawn(figures.attention_scales(np.arange(3), {"a": np.ones(3), "b": np.zeros(3)})).axes
+    assert [line.get_label() for line in axes[0].lines] == ["a", "b"]
+
+
+def test_the_perceptrons_figures_serve_the_language_model():
+    curves = drawn(shared.loss_curves(RUN, paper_ratio=2.41, from_zero=False)).axes[0]
+    assert "ΔAUC -8.0%" in curves.texts[0].get_text()
+    assert curves.get_ylim()[0] > 0
+    never = drawn(shared.loss_curves(RUN | {"history_ar": RUN["history_ar"] * math.nan})).axes[0]
+    assert "never" in never.texts[0].get_text()
+    left, right = drawn(shared.search_progress(RUN, from_zero=False)).axes
+    assert left.get_ylim()[0] > 0 and right.get_ylim()[0] > 0
+    assert (
+        drawn(shared.similarity_against_loss(RUN, scale="linear")).axes[0].get_xscale() == "linear"
+    )
+    for figure in (
+        shared.similarity_against_compression(RUN),
+        shared.zero_weights(RUN),
+        shared.first_order_gaps(RUN),
+    ):
+        assert len(drawn(figure).axes) == 2
+
+
+def test_the_heat_map_names_the_steps_it_shows_and_bears_weights_that_are_all_zero():
+    image = drawn(shared.early_heat_map(RUN)).axes[0].images[0]
+    assert image.get_extent()[:2] == [-0.5, STEPS - 2 + 0.5]
+    empty = drawn(shared.early_heat_map(RUN | {"heat_map": np.zeros((3, 4))}))
+    assert not empty.axes[0].images
+
+
+# verdicts
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ([-0.02, -0.006], "gain"),
+        ([-0.02, -0.004], "nothing"),
+        ([-0.02, 0.02], "nothing"),
+        ([0.006], "loss"),
+        ([0.0], "nothing"),
+    ],
+)
+def test_a_gain_is_one_in_every_seed_and_larger_than_stated(changes, word):
+    assert gain(changes) == word
+
+
+def test_gain_of_no_run_is_an_error():
+    with pytest.raises(ValueError, match="at least one change, got none"):
+        gain([])
+
+
+def test_the_sentence_says_which_way_it_came_out():
+    assert "gains on the test set" in gain_sentence([made_up(fall=0.08)])
+    assert "gains nothing measurable" in gain_sentence([made_up(fall=0.001)])
+    assert "it loses" in gain_sentence([made_up(fall=-0.08)])
+    assert "each of 2 seeds" in gain_sentence([made_up(fall=0.08), made_up(fall=0.07)])
+
+
+def words(*runs):
+    return {verdict.item.split(":")[0]: verdict.word for verdict in verdicts(runs)}
+
+
+def test_area_changes_are_relative_to_conventional_learning():
+    assert area_changes([RUN]) == pytest.approx([-0.08])
+    assert area_changes([RUN], name="desired_auc") == pytest.approx([0.92 * 0.98 - 1])
+    assert per_cent([-0.08, -0.06]) == "−7.0% (−8.0 to −6.0)"
+
+
+def test_verdicts_follow_the_numbers():
+    found = words(made_up(fall=0.08))
+    assert found["Fig. 4b"] == "reproduced"  # the paper's 7.3%
+    assert found["Fig. 6b"] == "in part"  # 3.5 against 6
+    assert found["Fig. 7b"] == found["Fig. 8b"] == "reproduced"
+    assert words(made_up(fall=0.2))["Fig. 4b"] == "exceeded"
+    assert words(made_up(fall=0.02))["Fig. 4b"] == "in part"
+    none = words(made_up(fall=0.001))
+    assert none["Fig. 2, 5b"] == none["Fig. 4b"] == "not reproduced"
+    assert words(made_up(fall=-0.1))["Fig. 4b"] == "not reproduced"
+
+
+def test_verdicts_grade_ar_zero_weights_and_similarity():
+    changed = RUN | {
+        "history_ar": np.full(EPOCHS, 2.0),
+        "history_zero_weight_share": np.full(EPOCHS, 0.6),
+        "similarity": RUN["similarity"][::-1],
+        "history_similarity": RUN["history_similarity"][::-1],
+    }
+    found = words(changed)
+    assert found["Fig. 2, 5b"] == "reproduced"
+    assert found["Fig. 8b"] == "in part"
+    assert found["Fig. 6b"] == found["Fig. 7b"] == "not reproduced"
+    assert words(RUN | {"history_ar": np.full(EPOCHS, 1.3)})["Fig. 2, 5b"] == "in part"
+    assert words(RUN | {"history_ar": np.full(EPOCHS, 9.0)})["Fig. 2, 5b"] == "exceeded"
+    undefined = RUN | {
+        "history_ar": np.full(EPOCHS, math.nan),
+        "history_zero_weight_share": np.full(EPOCHS, math.nan),
+    }
+    assert words(undefined)["Fig. 2, 5b"] == "not reproduced"
+    assert words(undefined)["Fig. 8b"] == "undefined"
+
+
+def test_verdict_of_the_heat_map_needs_one():
+    full = RUN | {"heat_map": np.full((5, 4), 1 / SIZE)}
+    assert words(full)["Fig. 10b"] == "not reproduced"
+    assert words(full | {"heat_map": np.zeros((5, 4))})["Fig. 10b"] == "reproduced"
+    assert "Fig. 10b" not in words({n: a for n, a in RUN.items() if not n.startswith("heat_map")})
+
+
+def test_comparison_has_a_column_per_setting_and_the_papers_in_both_units():
+    header, rows = comparison(
+        {"live": [run_of(RUN)], "recorded": [run_of(RUN), run_of(made_up(fall=0.04))]}
+    )
+    assert header == ["", "live", "recorded", "paper"]
+    cells = {row[0]: row[1:] for row in rows}
+    assert cells["ΔAUC (test)"] == ["−8.0%", "−6.0% (−8.0 to −4.0)", "−7.3%"]
+    assert cells["CR before → after (one unit)"][-1] == "2.08 → 2.25"
+    assert cells["AR (running minima)"][-1] == "2.41"
+    assert all(len(row) == 4 for row in rows)
+
+
+# text
+
+
+def test_the_grammar_is_not_passed_off_as_tinystories():
+    assert "Not TinyStories" in corpus_notice(run_of(RUN, corpus="grammar"))
+    assert "Not" not in corpus_notice(run_of(RUN, corpus="tinystories"))
+    assert "local file" in corpus_notice(run_of(RUN, corpus="file"))
+    assert "1,234 stories" in corpus_notice(run_of(RUN, corpus="file"))
+    with pytest.raises(ValueError, match="got 'novels'"):
+        corpus_notice(run_of(RUN, corpus="novels"))
+
+
+def test_most_and_least_used_examples():
+    arrays = RUN | {
+        "example_weight": np.array([0.0, 3, 1, 0, 2, 5]),
+        "example_contribution": np.array([-1.0, 0, 0, -2, 0, 0]),
+    }
+    most, least = used_examples(arrays, 2)
+    assert list(most) == [5, 1]
+    assert list(least) == [3, 0]  # both unused: the one that would have harmed more is first
+    for count in (0, 4):
+        with pytest.raises(ValueError, match=f"must be 1 to 3 for 6 examples, got {count}"):
+            used_examples(arrays, count)
+
+
+def test_stories_are_escaped():
+    html = stories_table(RUN, [5], ["<b>$x$ & co</b>"], "most used").data
+    assert "&lt;b&gt;$x$ &amp; co&lt;/b&gt;" in html
+    assert "tex2jax_ignore" in html
+    with pytest.raises(ValueError, match="zip"):
+        stories_table(RUN, [5, 6], ["one"], "most used")
+
+
+# the study
+
+
+def study_of(falls, **facts):
+    trials = [
+        Trial(
+            settings={"learning_rate": rate, "step_size": epsilon, "seed": seed},
+            auc=None if fall is None else (4.0, 4.0 * (1 - fall)),
+            desired_auc=None if fall is None else (4.0, 4.0 * (1 - 2 * fall)),
+            cr=None if fall is None else 1.5,
+            ar=None if fall is None or fall <= 0 else 1.2,
+            seconds=1.0,
+        )
+        for (rate, epsilon, seed), fall in falls.items()
+    ]
+    base = {"steps": 50}
+    corpus = {"name": "file", "sha256": "ab", "stories": 10}
+    return Study(base=base, corpus=corpus, provenance={"device": "CPU"}, trials=trials, **facts)
+
+
+STUDY = study_of(
+    {
+        (0.5, 0.4, 0): 0.02,
+        (0.5, 0.4, 1): 0.04,
+        (0.5, 10.0, 0): -0.01,
+        (2.0, 0.4, 0): None,
+    }
+)
+
+
+def test_a_study_comes_back_as_it_was_written(tmp_path):
+    path = STUDY.save(tmp_path / "study.json")
+    assert load_study(path) == STUDY
+    assert STUDY.save(tmp_path / "again.json").read_bytes() == path.read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["again.json", "study.json"]
+
+
+def test_a_study_knows_what_varies_and_counts_seeds_together():
+    assert STUDY.varied == ("learning_rate", "step_size")
+    cells = [(settings, len(trials)) for settings, trials in STUDY.cells()]
+    assert cells == [
+        ({"learning_rate": 0.5, "step_size": 0.4}, 2),
+        ({"learning_rate": 0.5, "step_size": 10.0}, 1),
+        ({"learning_rate": 2.0, "step_size": 0.4}, 1),
+    ]
+
+
+def test_a_study_as_a_table():
+    header, rows = study_rows(STUDY)
+    assert header[:3] == ["learning_rate", "step_size", "seeds"]
+    assert rows[0][:3] == ["0.5", "0.4", "2"]
+    assert rows[0][4] == "−3.0% (−4.0 to −2.0)"
+    assert rows[1][-1] == "never"
+    assert rows[2][3:] == ["diverged", "–", "–", "–"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("learning_rate", "learning_rat", "did you mean 'learning_rate'"),
+        ('"learning_rate": 2.0', '"learning_rate": -2.0', "training.learning_rate: got -2.0"),
+        ('"trials"', '"trails"', "trials: Field required"),
+        ("{", "", "the whole file"),
+        ('"cr": 1.5', '"cr": null', "given together, or none"),
+    ],
+)
+def test_a_damaged_study_is_refused(tmp_path, before, after, message):
+    path = STUDY.save(tmp_path / "study.json")
+    path.write_text(path.read_text().replace(before, after, 1))
+    with pytest.raises(ValueError, match=message):
+        load_study(path)
+
+
+def test_no_study_is_an_error_that_names_the_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"study\.json"):
+        load_study(tmp_path / "study.json")
+
+
+def test_making_a_study_keeps_what_diverged():
+    seen = []
+
+    def run(config):
+        seen.append(config)
+        if config.training.learning_rate > 1:
+            raise FloatingPointError("diverged")
+        return run_of(RUN | {"history_ar": np.full(EPOCHS, math.nan)})
+
+    study = make_study({"steps": 9}, [{"learning_rate": 0.5}, {"learning_rate": 5.0}], run)
+    assert [config.training.steps for config in seen] == [9, 9]
+    good, bad = study.trials
+    assert good.change == pytest.approx(-0.08)
+    assert good.ar is None and good.seconds == 2.5
+    assert bad.diverged and math.isnan(bad.change)
+    assert study.corpus["name"] == "file"
+    with pytest.raises(ValueError, match="comes to an end, got 1"):
+        make_study({}, [{"learning_rate": 5.0}], run)
+
+
+def test_a_misspelt_study_runs_nothing():
+    def run(config):
+        raise AssertionError("ran")
+
+    with pytest.raises(ParameterError, match="step_sizes"):
+        make_study({}, [{"step_size": 0.1}, {"step_sizes": 0.1}], run)
+
+
+def test_runs_are_not_changed_by_drawing():
+    before = {name: array.copy() for name, array in RUN.items()}
+    for function in (figures.clean_weights, figures.example_weights, figures.weight_quantiles):
+        drawn(function(RUN))
+    assert all(np.array_equal(before[name], RUN[name], equal_nan=True) for name in before)
