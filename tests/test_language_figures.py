@@ -19,6 +19,7 @@ from llbook.experiments.language_report import (
     used_examples,
     verdicts,
 )
+from llbook.experiments.reporting import small_print
 from llbook.experiments.runs import Run
 from llbook.experiments.study import Study, Trial, load_study, make_study
 from llbook.figures import language_model as figures
@@ -309,6 +310,13 @@ def test_comparison_has_a_column_per_setting_and_the_papers_in_both_units():
 
 
 # text
+
+
+def test_small_print_names_the_text_and_the_changed_parameters_only():
+    line = small_print(run_of(RUN, steps=33), "language_model", LanguageModelConfig()).data
+    assert "language_model · steps = 33 · run language_model-0" in line
+    assert "text: file, SHA-256 abababababab<" in line
+    assert "mean_edits" not in line and "corpus_stories" not in line
 
 
 def test_the_grammar_is_not_passed_off_as_tinystories():

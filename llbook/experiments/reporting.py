@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 
 import numpy as np
 from IPython.display import HTML
 
-from llbook.experiments.config import PerceptronConfig
+from llbook.experiments.config import Experiment, PerceptronConfig
 from llbook.experiments.runs import Run, provenance_line
 
 __all__ = ["number", "page_print", "small_print", "spread", "table", "values"]
 
 
-def small_print(run: Run, notebook: str) -> HTML:
-    """Where a figure comes from, as the line of small print that stands under it."""
-    line = provenance_line(run, notebook, PerceptronConfig().model_dump())
+def small_print(run: Run, notebook: str, usual: Experiment | None = None) -> HTML:
+    """Where a figure comes from, as the line of small print that stands under it.
+
+    Args:
+        run: what the figure shows.
+        notebook: name of the notebook that draws it.
+        usual: the defaults to compare with; the perceptron's unless given. What a run's
+            configuration has beside them is not listed, but for the text it was made from.
+    """
+    defaults = (PerceptronConfig() if usual is None else usual).model_dump()
+    own = {name: value for name, value in run.config.items() if name in defaults}
+    line = provenance_line(replace(run, config=own), notebook, defaults)
+    if name := run.config.get("corpus_name"):
+        line += f" · text: {name}, SHA-256 {run.config['corpus_sha256'][:12]}"
     return HTML(f'<p class="provenance">{escape(line)}</p>')
 
 
