@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from test_notebooks import parameter_cell
 
 from llbook.experiments.config import LanguageModelConfig, ParameterError
 from llbook.experiments.language_report import (
@@ -460,3 +461,14 @@ def test_runs_are_not_changed_by_drawing():
     for function in (figures.clean_weights, figures.example_weights, figures.weight_quantiles):
         drawn(function(RUN))
     assert all(np.array_equal(before[name], RUN[name], equal_nan=True) for name in before)
+
+
+# the page
+
+
+def test_the_notebooks_parameters_are_those_of_the_config():
+    cell = parameter_cell("language_model")
+    assert {name: default for name, (_, default, _) in cell.items()} == LanguageModelConfig().flat()
+    for parameter, (annotation, default, comment) in cell.items():
+        assert type(default).__name__ == annotation, parameter
+        assert comment, parameter

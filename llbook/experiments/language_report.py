@@ -97,18 +97,18 @@ def gain_sentence(runs: Sequence[Arrays]) -> str:
     shown, optimised = per_cent(test), per_cent(desired)
     seeds = f" in each of {len(runs)} seeds" if len(runs) > 1 else ""
     bound = f"{100 * MEASURABLE:g}%"
+    fitted = "; the difference is over-fitting" if np.mean(desired) < np.mean(test) else ""
     match gain(test):
         case "gain":
             return (
                 f"The searched policy gains on the test set: the area under the loss curve changes by "
                 f"{shown}, more than {bound} downwards{seeds}. On the desired examples that it was "
-                f"optimised on, the change is {optimised}; the difference is over-fitting."
+                f"optimised on, the change is {optimised}{fitted}."
             )
         case "loss":
             return (
                 f"**The searched policy gains nothing on the test set; it loses**: the area changes by "
-                f"{shown}, against {optimised} on the desired examples that it was optimised on. It has "
-                f"over-fitted them."
+                f"{shown}, against {optimised} on the desired examples that it was optimised on{fitted}."
             )
         case _:
             return (
@@ -229,7 +229,9 @@ def setting_label(runs: Sequence[Run]) -> str:
 
 
 def comparison(columns: Mapping[str, Sequence[Run]]) -> tuple[list[str], list[list[str]]]:
-    """The table *paper and companion*: a column per setting, mean and range over its seeds.
+    """The table *paper and companion*: a column per setting, means over its seeds.
+
+    ΔAUC, AR and the largest SIM have their range beside the mean.
 
     Args:
         columns: heading → runs of one setting.
@@ -239,8 +241,8 @@ def comparison(columns: Mapping[str, Sequence[Run]]) -> tuple[list[str], list[li
     """
 
     def share(name: str, runs: Sequence[Arrays]) -> str:
-        shares = 100 * np.asarray(values(runs, name))
-        return "none" if np.isnan(shares).all() else f"{spread(shares.tolist(), 2)}%"
+        mean = _mean(values(runs, name))
+        return "none" if np.isnan(mean) else f"{100 * mean:.0f}%"
 
     paper_change = per_cent([PAPER["auc"][1] / PAPER["auc"][0] - 1])
     units = np.log(2)
@@ -264,8 +266,8 @@ def comparison(columns: Mapping[str, Sequence[Run]]) -> tuple[list[str], list[li
         arrays = [run.arrays for run in runs]
 
         def way(name: str, digits: int = 3, arrays: Sequence[Arrays] = arrays) -> str:
-            before, after = values(arrays, name, 0), values(arrays, name)
-            return f"{spread(before, digits)} → {spread(after, digits)}"
+            before, after = _mean(values(arrays, name, 0)), _mean(values(arrays, name))
+            return f"{number(before, digits)} → {number(after, digits)}"
 
         cells = (
             setting_label(runs),
@@ -296,7 +298,11 @@ def _text_name(corpus: str) -> str:
 
 
 def corpus_notice(run: Run) -> str:
-    """Which text a run was made from, as an admonition in Markdown."""
+    """Which text a run was made from, as one paragraph of Markdown.
+
+    Raises:
+        ValueError: the run's configuration names a corpus that is not known.
+    """
     config = run.config
     origin = f"{config['corpus_stories']:,} stories, SHA-256 `{config['corpus_sha256'][:12]}…`"
     match config["corpus_name"]:
@@ -357,7 +363,7 @@ def stories_table(run: Arrays, indices: Sequence[int], texts: Sequence[str], tit
 
 
 def study_rows(study: Study) -> tuple[list[str], list[list[str]]]:
-    """A study as a table: a line per setting, mean and range over its seeds."""
+    """A study as a table: a line per setting; means over its seeds, and ranges of ΔAUC and AR."""
     header = [*study.varied, "seeds", "AUC/T before → after", "ΔAUC (test)", "ΔAUC (desired)", "AR"]
     rows = []
     for settings, trials in study.cells():
@@ -373,7 +379,7 @@ def study_rows(study: Study) -> tuple[list[str], list[list[str]]]:
         rows.append(
             [
                 *cells,
-                " → ".join(spread([trial.auc[i] for trial in done]) for i in (0, 1))
+                " → ".join(number(np.mean([trial.auc[i] for trial in done])) for i in (0, 1))
                 + (f"; {lost} diverged" if lost else ""),
                 per_cent([trial.change for trial in done]),
                 per_cent([trial.desired_change for trial in done]),
