@@ -245,6 +245,8 @@ def test_the_sentence_says_which_way_it_came_out():
     assert "gains on the test set" in gain_sentence([made_up(fall=0.08)])
     assert "gains nothing measurable" in gain_sentence([made_up(fall=0.001)])
     assert "it loses" in gain_sentence([made_up(fall=-0.08)])
+    assert "did not descend there either" in gain_sentence([made_up(fall=-0.08)])
+    assert "over-fitting" in gain_sentence([made_up(fall=0.08)])
     assert "each of 2 seeds" in gain_sentence([made_up(fall=0.08), made_up(fall=0.07)])
 
 

@@ -97,7 +97,10 @@ def gain_sentence(runs: Sequence[Arrays]) -> str:
     shown, optimised = per_cent(test), per_cent(desired)
     seeds = f" in each of {len(runs)} seeds" if len(runs) > 1 else ""
     bound = f"{100 * MEASURABLE:g}%"
-    fitted = "; the difference is over-fitting" if np.mean(desired) < np.mean(test) else ""
+    if np.mean(desired) > 0:
+        fitted = ": the search did not descend there either, so its step size is too large here"
+    else:
+        fitted = "; the difference is over-fitting" if np.mean(desired) < np.mean(test) else ""
     match gain(test):
         case "gain":
             return (

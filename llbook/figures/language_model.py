@@ -131,13 +131,14 @@ def weight_quantiles(run: Arrays) -> Figure:
     figure, axes = style.subplots()
     steps = run["curve_steps"][:-1]
     for level, curve in zip(levels, spread, strict=True):
-        axes.plot(steps, curve, color=mappable.to_rgba(float(level)), linewidth=1.4)
+        colour = mappable.to_rgba(float(level))
+        axes.plot(steps, curve, color=colour, linewidth=1.4, label=f"{level:g}")
     axes.axhline(1, color="#555555", linestyle="--", linewidth=1.2)
     axes.set_yscale("symlog", linthresh=0.1, linscale=0.4)
     axes.set(xlabel="step t", ylabel=r"$\gamma_{n,t}\,N$ (1: equal weights)")
     axes.set_ylim(bottom=-0.02)
-    bar = figure.colorbar(mappable, ax=axes, label="quantile over the examples")
-    bar.set_ticks([float(level) for level in levels], labels=[f"{level:g}" for level in levels])
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], title="quantile", loc="outside right center")
     return figure
 
 
