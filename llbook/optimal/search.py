@@ -8,9 +8,13 @@ projections.
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -19,14 +23,22 @@ from tqdm import tqdm
 from llbook.measures.law import first_order_gap, future_contributions
 from llbook.measures.objective import acceleration_ratio, compression_ratio, loss_auc
 from llbook.optimal.adjoint import policy_gradient
+from llbook.optimal.checkpoint import (
+    FORMS,
+    decode_policy,
+    encode_policy,
+    load_checkpoint,
+    save_checkpoint,
+)
 from llbook.optimal.process import Process, check_policy, constant_policy, train
 from llbook.optimal.simplex import project
 from llbook.tasks.task import Task
 
-__all__ = ["Epoch", "Search", "search"]
+__all__ = ["Epoch", "Recorder", "Search", "search"]
 
 SCHEDULES = ("constant", "linear")
 OBJECTIVES = ("sum", "mean")
+_RECORDED = "recorded."
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,19 @@ class Search:
     history: list[dict[str, float]]
 
 
+@runtime_checkable
+class Recorder(Protocol):
+    """A callback whose memory can be put aside and taken up again."""
+
+    def __call__(self, epoch: Epoch) -> None: ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that was collected so far, by name."""
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take up what :meth:`tensors` gave."""
+
+
 def search(
     task: Task,
     steps: int,
@@ -83,6 +108,9 @@ def search(
     callback: Callable[[Epoch], None] | None = None,
     stop_at_gap: float | None = None,
     progress: bool = False,
+    trajectory: str = "memory",
+    checkpoint: Path | None = None,
+    policy_storage: str = "float32",
 ) -> Search:
     """Descend J(γ) on the simplices, one projected-gradient update an epoch.
 
@@ -101,14 +129,22 @@ def search(
         initial_policy: (T, N); conventional learning, 1/N, unless given.
         measure_every: epochs between measurements; the first and the last policy
             are always measured.
-        callback: called with every measured :class:`Epoch`.
+        callback: called with every measured :class:`Epoch`. One that collects
+            something across epochs offers it as a :class:`Recorder`, so that a
+            checkpoint holds it too.
         stop_at_gap: stop once the largest relative first-order gap over the steps
             of a measured epoch is at most this; off unless given.
         progress: show a progress bar with J, CR and the time left.
+        trajectory: where θ_0 … θ_T are kept, see :func:`llbook.optimal.process.train`.
+        checkpoint: a file that holds the search after each update. Where it exists
+            the search goes on from it, with the same results, bit by bit on the
+            same device, as without the interruption.
+        policy_storage: what γ is rounded to after each update, see
+            :mod:`llbook.optimal.checkpoint`.
 
     Raises:
         ValueError: a number out of range or an unknown name; the message says
-            which, what was got and what is allowed.
+            which, what was got and what is allowed. A checkpoint of another search.
         FloatingPointError: the training diverged.
     """
     for name, value, least in (
@@ -126,6 +162,8 @@ def search(
         raise ValueError(f"schedule must be one of {SCHEDULES}, got {schedule!r}")
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
+    if policy_storage not in FORMS:
+        raise ValueError(f"policy_storage must be one of {FORMS}, got {policy_storage!r}")
     scale = step_size / steps if objective == "mean" else step_size
 
     if initial_policy is None:
@@ -138,12 +176,39 @@ def search(
 
     history: list[dict[str, float]] = []
     first_test: Tensor | None = None
+    start = 0
+    # what must not change between the two halves of an interrupted search
+    identity = {
+        "steps": steps,
+        "epochs": epochs,
+        "step_size": step_size,
+        "schedule": schedule,
+        "objective": objective,
+        "measure_every": measure_every,
+        "policy_storage": policy_storage,
+        "dtype": str(policy.dtype),
+        "size": task.size,
+        "parameters": task.initial.numel(),
+    }
+    if checkpoint is not None and checkpoint.exists():
+        tensors, facts = load_checkpoint(checkpoint)
+        if facts["identity"] != identity:
+            raise ValueError(
+                f"{checkpoint} is of another search: it has {facts['identity']}, "
+                f"asked for is {identity}"
+            )
+        policy = decode_policy(tensors, policy)
+        start, history = facts["updates"], facts["history"]
+        first_test = tensors["first_test"].to(policy.device)
+        if isinstance(callback, Recorder):
+            recorded = {name: t for name, t in tensors.items() if name.startswith(_RECORDED)}
+            callback.restore({name.removeprefix(_RECORDED): t for name, t in recorded.items()})
     # where every update is a line of its own (a log, a notebook), a few a minute will do
     pause = 0.1 if sys.stderr.isatty() else 15.0
-    bar = tqdm(total=epochs, disable=not progress, unit="epoch", mininterval=pause)
-    with bar:
-        for number in range(epochs + 1):
-            process = train(task, policy)
+    bar = tqdm(total=epochs, initial=start, disable=not progress, unit="epoch", mininterval=pause)
+    with bar, _deterministic(policy.device):
+        for number in range(start, epochs + 1):
+            process = train(task, policy, trajectory=trajectory)
             gradient = policy_gradient(task, policy, process)
             last = number == epochs
             if number % measure_every == 0 or last:
@@ -163,8 +228,34 @@ def search(
                 break
             rate = scale * (1 - number / epochs) if schedule == "linear" else scale
             policy = project(policy.add_(gradient, alpha=-rate))
+            if checkpoint is not None or policy_storage != "float32":
+                stored = encode_policy(policy, policy_storage)
+                if policy_storage != "float32":
+                    policy = decode_policy(stored, policy)
+            if checkpoint is not None:
+                kept = callback.tensors() if isinstance(callback, Recorder) else {}
+                stored |= {f"{_RECORDED}{name}": tensor for name, tensor in kept.items()}
+                stored["first_test"] = first_test
+                facts = {"identity": identity, "updates": number + 1, "history": history}
+                save_checkpoint(checkpoint, stored, facts)
             bar.update()
     return Search(policy, process, history)
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """On a GPU only algorithms that give one result; a CPU's do so by themselves."""
+    if device.type != "cuda":
+        yield
+        return
+    # read when cuBLAS starts; PyTorch refuses its products without it
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _measure(
