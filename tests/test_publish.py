@@ -1,6 +1,7 @@
 """The build on a small book: what it refuses, what it reuses, and what it leaves alone."""
 
 import json
+import re
 import shutil
 
 import nbformat
@@ -9,6 +10,7 @@ from conftest import ROOT, run_llbook
 from filelock import FileLock
 
 from llbook.publish import notebooks, site
+from llbook.publish.extension import LAUNCH_BRANCH
 from llbook.publish.notebooks import NotebookError
 from llbook.publish.site import BookError, external_requests
 
@@ -74,7 +76,7 @@ def build(root, lines, monkeypatch):
 def no_site(monkeypatch):
     """Leaves jupyter-book out where a test is about notebooks alone."""
     monkeypatch.setattr(
-        site, "_make_site", lambda root, stage, build: build / "html" / "index.html"
+        site, "_make_site", lambda root, stage, build, names: build / "html" / "index.html"
     )
 
 
@@ -119,6 +121,31 @@ def test_build_then_a_failure_leaves_the_site_alone_then_prose_reuses(build, roo
     assert facts["notebooks"]["intro"]["reused"]
     assert not [p.name for p in (root / "build").iterdir() if p.name.startswith((".site", ".run"))]
     assert sorted(p.name for p in root.iterdir()) == ["_config.yml", "_toc.yml", "book", "build"]
+
+
+def test_launch_buttons_lead_to_what_the_build_makes(build, root, monkeypatch):
+    monkeypatch.setenv("LLBOOK_REPOSITORY", "https://github.com/owner/name")
+    monkeypatch.setenv("LLBOOK_REVISION", "0123abc")
+    page = build().with_name("intro.html").read_text()
+    base = rf"owner/name/(?:blob/)?{LAUNCH_BRANCH}(?:\?urlpath=lab/tree)?/"
+    colab, binder = (
+        re.findall(rf'href="(https://{host}/[^"]+)"', page)
+        for host in ("colab.research.google.com/github", "mybinder.org/v2/gh")
+    )
+    for (address,) in (colab, binder):
+        launched = root / "build" / "launch" / re.split(base, address)[1]
+        first, *rest = nbformat.read(launched, as_version=4).cells
+        assert '"llbook @ git+https://github.com/owner/name@0123abc"' in first.source
+        assert any("steps" in cell.source for cell in rest)
+    requirements = (root / "build" / "launch" / "requirements.txt").read_text()
+    assert requirements.startswith("llbook @ git+https://github.com/owner/name@0123abc\n")
+
+
+@pytest.mark.usefixtures("no_site")
+def test_repository_must_be_an_address(build, monkeypatch):
+    monkeypatch.setenv("LLBOOK_REPOSITORY", "owner/name")
+    with pytest.raises(BookError, match="got 'owner/name'; expected https://github.com/OWNER/NAME"):
+        build()
 
 
 @pytest.mark.usefixtures("no_site")

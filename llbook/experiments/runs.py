@@ -286,7 +286,7 @@ def build_folder() -> Path:
 
 
 def records_folder() -> Path:
-    """``LLBOOK_RECORDS``, or ``book/records/`` of the repository.
+    """``LLBOOK_RECORDS``, or ``book/records/`` of the repository, or what came with the package.
 
     Raises:
         FileNotFoundError: there is neither.
@@ -295,9 +295,11 @@ def records_folder() -> Path:
         return Path(folder).resolve()
     if (root := repository_root()) is not None:
         return root / "book" / "records"
+    if (installed := Path(llbook.__file__).parent / "records").is_dir():
+        return installed
     raise FileNotFoundError(
-        "the recorded runs come with the repository, not with the installed package; "
-        "set LLBOOK_RECORDS to its folder book/records"
+        "the recorded runs did not come with the installed package; "
+        "set LLBOOK_RECORDS to the folder book/records of the repository"
     )
 
 

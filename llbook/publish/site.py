@@ -30,6 +30,7 @@ import nbformat
 
 import llbook
 from llbook.experiments.runs import device_kind, device_name, locked
+from llbook.publish.extension import repository
 from llbook.publish.notebooks import (
     LIBRARIES,
     Execution,
@@ -40,7 +41,7 @@ from llbook.publish.notebooks import (
     versions,
 )
 
-__all__ = ["BookError", "build", "external_requests", "pages"]
+__all__ = ["BookError", "build", "external_requests", "launch_notebooks", "pages"]
 
 # Of the MathJax that sphinx-mathjax-offline brings, what the pages load.
 _MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions")
@@ -84,6 +85,10 @@ def build(
     waiting = partial(report, f"waiting for another build in {build_folder}")
     with locked(build_folder / ".lock", waiting):
         start = time.perf_counter()
+        try:
+            repository()
+        except ValueError as error:
+            raise BookError(str(error)) from None
         source = root / "book"
         settings = Settings(source, build_folder, force=force, timeout=timeout, report=report)
         # as records_folder() has it, for the book at this root
@@ -102,7 +107,7 @@ def build(
         _write_execution(build_folder / "notebooks" / "execution.json", profile, executions)
         stage = _stage(source, build_folder, documents, notebooks)
         report(f"site: {len(documents)} pages, {len(notebooks)} of them notebooks")
-        index = _make_site(root, stage, build_folder)
+        index = _make_site(root, stage, build_folder, notebooks)
         report(f"site: {index} ({time.perf_counter() - start:.1f} s in all)")
         return index
 
@@ -156,6 +161,7 @@ def _stage(source: Path, build_folder: Path, documents: list[str], notebooks: li
             for cell in notebook.cells:
                 if cell.cell_type == "markdown":
                     cell.source = _staged_links(cell.source, name, notebooks)
+            _offer_figure_data(notebook, name, stage)
             nbformat.write(notebook, stage / f"{name}.ipynb")
         else:
             text = (source / f"{name}.md").read_text(encoding="utf-8")
@@ -175,7 +181,61 @@ def _staged_links(text: str, document: str, notebooks: list[str]) -> str:
     return _LINK.sub(staged, text)
 
 
-def _make_site(root: Path, stage: Path, build_folder: Path) -> Path:
+def _offer_figure_data(notebook: nbformat.NotebookNode, name: str, stage: Path) -> None:
+    """Move the numbers of figures from the outputs into CSV files, with a link under each."""
+    cells = []
+    for cell in notebook.cells:
+        cells.append(cell)
+        if cell.cell_type != "code":
+            continue
+        tables = [
+            output.data.pop("text/csv")
+            for output in cell.outputs
+            if "text/csv" in output.get("data", {})
+        ]
+        for number, text in enumerate(tables, 1):
+            title = cell.metadata.get("mystnb", {}).get("figure", {}).get("name", "")
+            file = stage / "_data" / name / f"{title or cell.id}{f'-{number}' * (number > 1)}.csv"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+            address = f"/{file.relative_to(stage).as_posix()}"
+            link = f"{{.figure-data}}\n{{download}}`Data of this figure (CSV) <{address}>`"
+            cells.append(nbformat.v4.new_markdown_cell(link, id=f"data-{number}-{cell.id}"[:64]))
+    notebook.cells = cells
+
+
+def launch_notebooks(
+    unexecuted: Path, folder: Path, notebooks: list[str], url: str, revision: str | None = None
+) -> None:
+    """Write what the Colab and Binder buttons open: a folder to be published as a branch.
+
+    Args:
+        unexecuted: folder with ``<name>.ipynb``.
+        folder: replaced by a new one, with the notebooks, each with a first cell that installs
+            ``llbook`` where it is missing, and the requirements that Binder reads.
+        notebooks: names, without suffix.
+        url: the repository, ``https://github.com/OWNER/NAME``.
+        revision: the commit to install; the default branch unless given.
+    """
+    requirement = f"llbook @ git+{url}" + (f"@{revision}" if revision else "")
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in notebooks:
+        notebook = nbformat.read(unexecuted / f"{name}.ipynb", as_version=4)
+        source = (
+            "# Where the book's package is not installed yet, as on Colab\n"
+            "import importlib.util\n\n"
+            'if importlib.util.find_spec("llbook") is None:\n'
+            f'    %pip install --quiet "{requirement}" myst-nb'
+        )
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(source, id="install-llbook"))
+        path = folder / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, path)
+    lines = [requirement, "myst-nb", "jupyterlab"]
+    (folder / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _make_site(root: Path, stage: Path, build_folder: Path, notebooks: list[str]) -> Path:
     # the lock is held, so what an interrupted build has left can go
     for left in build_folder.glob(".site-*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -202,6 +262,12 @@ def _make_site(root: Path, stage: Path, build_folder: Path) -> Path:
         if result.returncode != 0 or not (built / "index.html").is_file():
             raise BookError(_complaints(result.stdout, stage))
         _trim_mathjax(built / "_static" / "mathjax")
+        for name in notebooks:
+            shutil.copyfile(root / "book" / f"{name}.md", built / "_sources" / f"{name}.md")
+        if url := repository():
+            revision = os.environ.get("LLBOOK_REVISION")
+            unexecuted = build_folder / "notebooks-src"
+            launch_notebooks(unexecuted, build_folder / "launch", notebooks, url, revision)
         if urls := external_requests(built):
             listed = "\n".join(f"  {url}" for url in urls)
             raise BookError(f"the site would need the network:\n{listed}")

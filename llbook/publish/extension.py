@@ -1,0 +1,88 @@
+"""The book's own Sphinx extension: what the theme and the bibliography leave undone.
+
+- The bibliography announces a list to screen readers whose children are no list items.
+- Beside the executed notebook, a page offers the text that it was made from.
+- With ``LLBOOK_REPOSITORY`` (``https://github.com/OWNER/NAME``) set, notebooks get
+  buttons that open them in Colab and Binder, from the branch :data:`LAUNCH_BRANCH`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+    from sphinx.config import Config
+
+__all__ = ["LAUNCH_BRANCH", "repository", "setup"]
+
+LAUNCH_BRANCH = "notebooks"
+_REPOSITORY = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+")
+
+
+def repository() -> str | None:
+    """``LLBOOK_REPOSITORY``, or None where it is not set.
+
+    Raises:
+        ValueError: it is not the address of a repository on GitHub.
+    """
+    url = os.environ.get("LLBOOK_REPOSITORY", "").rstrip("/").removesuffix(".git")
+    if not url:
+        return None
+    if not _REPOSITORY.fullmatch(url):
+        raise ValueError(f"LLBOOK_REPOSITORY: got {url!r}; expected https://github.com/OWNER/NAME")
+    return url
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.connect("config-inited", _launch_buttons)
+    # after the theme has made its list of buttons, before it draws them
+    app.connect("html-page-context", _page, priority=502)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _launch_buttons(app: Sphinx, config: Config) -> None:
+    if (url := repository()) is None:
+        return
+    config.html_theme_options |= {
+        "repository_url": url,
+        "repository_branch": LAUNCH_BRANCH,
+        "path_to_docs": "",
+        "use_repository_button": True,
+        "launch_buttons": {
+            "notebook_interface": "jupyterlab",
+            "binderhub_url": "https://mybinder.org",
+            "colab_url": "https://colab.research.google.com",
+        },
+    }
+
+
+def _page(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    if "body" in context:
+        context["body"] = (
+            context["body"]
+            .replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+            .replace(' role="doc-biblioentry"', "")
+        )
+    for group in context.get("header_buttons", []):
+        if group.get("label") != "download-buttons" or not doctree:
+            continue
+        buttons = group["buttons"]
+        for button in buttons:
+            if button["label"] == "download-source-button" and button["text"] == ".ipynb":
+                button |= {"tooltip": "Download the executed notebook"}
+                text = {
+                    "type": "link",
+                    "url": button["url"].removesuffix(".ipynb") + ".md",
+                    "text": ".md",
+                    "tooltip": "Download the text that the notebook is made from",
+                    "icon": "fas fa-file",
+                    "label": "download-text-button",
+                }
+                buttons.insert(buttons.index(button) + 1, text)
+                break

@@ -1,0 +1,295 @@
+"""Every page of the book as a browser shows it, from disk and without a network."""
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from conftest import ROOT
+from matplotlib.figure import Figure
+
+from llbook.figures import style
+from llbook.publish.notebooks import is_notebook
+from llbook.publish.site import pages
+
+PAGES = [*pages(ROOT), "index", "search", "genindex"]
+NOTEBOOKS = [name for name in pages(ROOT) if is_notebook(ROOT / "book" / f"{name}.md")]
+REQUIRED = os.environ.get("LLBOOK_REQUIRE_BROWSER") == "1"
+
+# What a reader would see of a page that did not come out right
+FAULTS = r"""async () => {
+  if (window.MathJax?.startup) await MathJax.startup.promise;
+  for (const image of document.images) image.loading = 'eager';
+  await Promise.all([...document.images].map(image => image.decode().catch(() => {})));
+  const faults = [];
+  for (const image of document.images)
+    if (!image.naturalWidth) faults.push('image missing: ' + image.src);
+  for (const image of document.querySelectorAll('article img'))
+    if (!image.alt || image.alt.includes('/')) faults.push('no alt text: ' + image.src);
+  for (const maths of document.querySelectorAll('.math'))
+    if (!maths.querySelector('mjx-container')) faults.push('not typeset: ' + maths.textContent);
+  // MathJax marks what it does not know by an error element, or in red
+  for (const wrong of document.querySelectorAll('mjx-merror, mjx-container [style*="color: red"]'))
+    faults.push('maths: ' + wrong.closest('mjx-container').outerHTML.slice(0, 300));
+  const text = document.createTreeWalker(document.querySelector('article') ?? document.body, 4);
+  while (text.nextNode()) {
+    const node = text.currentNode;
+    if (node.parentElement.closest('pre, code, script, style, mjx-container')) continue;
+    if (/\\[([a-zA-Z]|\$\$|\{(glue|doc|cite|eq|ref|numref)/.test(node.data))
+      faults.push('markup in the text: ' + node.data.trim());
+  }
+  let before = 0;
+  for (const heading of document.querySelectorAll('article :is(h1, h2, h3, h4, h5, h6)')) {
+    const level = Number(heading.tagName[1]);
+    if (level > before + 1) faults.push(`h${level} after h${before}: ` + heading.textContent);
+    before = level;
+  }
+  return faults;
+}"""
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium; without one the tests are skipped, or fail where it is required."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = [path for path in map(shutil.which, names) if path]
+    path = os.environ.get("LLBOOK_CHROMIUM") or (found[0] if found else None)
+    if path is None:
+        reason = f"no Chromium: none of {', '.join(names)} is on PATH, LLBOOK_CHROMIUM is not set"
+        pytest.fail(reason) if REQUIRED else pytest.skip(reason)
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(chromium):
+    """An empty tab that keeps in ``tab.heard`` what went wrong in it."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    page = context.new_page()
+    page.heard = []
+
+    def request(made):
+        if not made.url.startswith(("file:", "data:", "blob:")):
+            page.heard.append(f"request to elsewhere: {made.url}")
+
+    def console(message):
+        if message.type in ("error", "warning"):
+            page.heard.append(f"console: {message.text}")
+
+    page.on("request", request)
+    page.on("requestfailed", lambda failed: page.heard.append(f"not found: {failed.url}"))
+    page.on("console", console)
+    page.on("pageerror", lambda error: page.heard.append(f"script: {error}"))
+    yield page
+    context.close()
+
+
+def axe(tab, *, rules=None):
+    """Violations that axe-core calls serious or critical, one line an element."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    options = {"resultTypes": ["violations"], "preload": False}
+    if rules:
+        options["runOnly"] = rules
+    # the thousands of elements inside typeset maths have the colours of the text around them
+    results = Axe().run(tab, context={"exclude": [["mjx-container"]]}, options=options)
+    return [
+        f"{violation['id']}: {node['html'][:200]}"
+        for violation in results.response["violations"]
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_complete_without_a_network_and_accessible(book, tab, name):
+    tab.goto((book / "html" / f"{name}.html").as_uri())
+    if name == "index":
+        tab.wait_for_url("**/intro.html")
+    assert tab.evaluate(FAULTS) == []
+    tab.add_style_tag(content="* { animation: none !important; transition: none !important }")
+    tab.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    assert axe(tab) == []
+    tab.evaluate("document.documentElement.dataset.theme = 'dark'")
+    assert axe(tab, rules=["color-contrast"]) == []
+    assert tab.heard == []
+
+
+@pytest.mark.parametrize("name", pages(ROOT))
+def test_page_fits_a_phone(book, tab, name):
+    tab.set_viewport_size({"width": 390, "height": 844})
+    tab.goto((book / "html" / f"{name}.html").as_uri())
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    shown = "image => image.offsetParent !== null && image.clientWidth < 450"
+    small = f"[...document.querySelectorAll('article img')].filter({shown}).map(i => i.src)"
+    assert tab.evaluate(small) == []
+    tab.evaluate("document.documentElement.dataset.theme = 'dark'")
+    assert tab.evaluate(small) == []
+
+
+def test_search_finds_pages_from_disk(book, tab):
+    tab.goto((book / "html" / "search.html").as_uri() + "?q=simplex")
+    tab.wait_for_selector("#search-results li a")
+    links = tab.eval_on_selector_all("#search-results li a", "all => all.map(a => a.href)")
+    assert any("optimal_policy.html" in link for link in links)
+    assert not [line for line in tab.heard if line.startswith(("request", "script"))]
+
+
+def test_keyboard_reaches_content_buttons_and_navigation(book, tab):
+    tab.goto((book / "html" / "objective.html").as_uri())
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.textContent.trim()") == "Skip to main content"
+    tab.keyboard.press("Enter")
+    assert tab.url.endswith("#main-content")
+    links, unmarked = set(), []
+    for _ in range(100):
+        tab.keyboard.press("Tab")
+        tag, link, outline = tab.evaluate(
+            """() => { const e = document.activeElement;
+            return [e.tagName, e.getAttribute('href'), getComputedStyle(e).outlineStyle]; }"""
+        )
+        links.add(link)
+        if outline == "none" and tag in ("A", "BUTTON"):
+            unmarked.append((tag, link))
+    assert unmarked == []
+    assert "compression.html" in links  # the next chapter
+
+
+@pytest.mark.parametrize("name", pages(ROOT))
+def test_page_is_light(book, name):
+    """A page with all that it loads (MathJax and the theme are shared): under 2 MB."""
+    site = book / "html"
+    text = (site / f"{name}.html").read_text(encoding="utf-8")
+    loaded = {
+        (site / address).resolve()
+        for address in re.findall(r'(?:src|data)="([^":?#]+)', text)
+        if "_images/" in address or "_figures/" in address
+    }
+    size = len(text.encode()) + sum(path.stat().st_size for path in loaded)
+    assert size < 2_000_000
+
+
+def test_site_is_light(book):
+    files: list[Path] = [path for path in (book / "html").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 60_000_000
+
+
+def link(book, name, text):
+    """The file that the link with this icon and text in the header of a page leads to."""
+    page = book / "html" / f"{name}.html"
+    found = re.findall(
+        rf'href="([^"]+)"[^>]*>(?:(?!</a>).)*?btn__text-container">{re.escape(text)}<',
+        page.read_text(encoding="utf-8"),
+        re.DOTALL,
+    )
+    assert len(found) == 1, found
+    return page.parent / found[0]
+
+
+@pytest.mark.parametrize("name", pages(ROOT))
+def test_page_can_be_taken_away(book, name):
+    text = link(book, name, ".md")
+    if name not in NOTEBOOKS:
+        assert text.is_file()
+        return
+    assert text.read_bytes() == (ROOT / "book" / f"{name}.md").read_bytes()
+    notebook = nbformat.read(link(book, name, ".ipynb"), as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    assert all(cell.execution_count for cell in cells)
+    page = (book / "html" / f"{name}.html").read_text(encoding="utf-8")
+    assert "colab" not in page
+    assert "mybinder" not in page
+
+
+def test_figures_have_their_data_beside_them(book):
+    found = 0
+    for name in NOTEBOOKS:
+        page = (book / "html" / f"{name}.html").read_text(encoding="utf-8")
+        for address in re.findall(r'href="(_downloads/[^"]+\.csv)"', page):
+            with open(book / "html" / address, encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+            assert rows
+            assert rows[0].keys() == {"panel", "x_axis", "y_axis", "series", "x", "y"}
+            found += 1
+    assert found >= len(NOTEBOOKS)
+
+
+def test_data_of_a_figure():
+    figure, (left, right) = style.subplots(1, 2)
+    left.plot([0, 1], [2.5, np.nan], label="loss")
+    left.axhline(0.25, label="the paper")
+    left.stairs([3.0, 4.0], [0, 1, 2])
+    left.set(title="Left", xlabel="step t", ylabel="nats")
+    right.bar(["a", "b"], [1, 2], label="runs")
+    right.scatter([1], [7])
+    rows = list(csv.reader(style.shown_data(figure).splitlines()))
+    assert rows[0] == ["panel", "x_axis", "y_axis", "series", "x", "y"]
+    assert rows[1:] == [
+        ["Left", "step t", "nats", "loss", "0", "2.5"],
+        ["Left", "step t", "nats", "loss", "1", ""],
+        ["Left", "step t", "nats", "the paper", "", "0.25"],
+        ["Left", "step t", "nats", "steps 1, from x on", "0", "3"],
+        ["Left", "step t", "nats", "steps 1, from x on", "1", "4"],
+        ["2", "", "", "runs", "a", "1"],
+        ["2", "", "", "runs", "b", "2"],
+        ["2", "", "", "points 1", "1", "7"],
+    ]
+
+
+def test_heat_map_has_no_table():
+    figure = Figure()
+    figure.subplots().imshow(np.eye(3))
+    assert style.shown_data(figure) == ""
+
+
+def test_downloaded_notebook_runs_away_from_the_repository(book, tmp_path):
+    """With ``llbook`` as its wheel has it, the recorded runs among it."""
+    source = tmp_path / "source"
+    (source / "book").mkdir(parents=True)
+    for name in ("pyproject.toml", "LICENSE", "LICENSE-TEXT"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "book" / "records", source / "book" / "records")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "llbook", source / "llbook", symlinks=True, ignore=ignored)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    offline = ["--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run(
+        [*pip, "install", "--quiet", *offline, "--target", tmp_path / "installed", source],
+        check=True,
+    )
+    work = tmp_path / "work"
+    work.mkdir()
+    shutil.copy(book / "html" / "_sources" / "intro.ipynb", work)
+    environment = os.environ | {
+        "PYTHONPATH": str(tmp_path / "installed"),
+        "LLBOOK_BUILD": str(tmp_path / "build"),
+    }
+    for name in ("LLBOOK_RECORDS", "LLBOOK_RUN_LOG"):
+        environment.pop(name, None)
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "papermill", "--no-progress-bar", "-k", "python3"),
+            *("intro.ipynb", "out.ipynb"),
+        ],
+        cwd=work,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    origin = "import llbook; print(llbook.__file__)"
+    imported = subprocess.run(
+        [sys.executable, "-c", origin], cwd=work, env=environment, capture_output=True, text=True
+    )
+    assert imported.stdout.startswith(str(tmp_path / "installed"))
