@@ -1,4 +1,4 @@
-"""Stories in simple words, from a grammar written for this project, or from a local file.
+"""Stories in simple words: TinyStories, a local file, or a grammar written for this project.
 
 The grammar needs no download and one seed is one corpus, which is what tests
 and the pages built on a laptop use. It imitates the plan of a children's story
@@ -9,13 +9,34 @@ TinyStories: a model learns it faster, and every compressor packs it better.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["SEPARATOR", "grammar_stories", "read_stories", "stories"]
+__all__ = [
+    "SEPARATOR",
+    "Corpus",
+    "download_tinystories",
+    "grammar_stories",
+    "load_corpus",
+    "read_stories",
+    "stories",
+]
 
 SEPARATOR = "<|endoftext|>"
+
+HUB_REPOSITORY = "roneneldan/TinyStories"
+HUB_REVISION = "f54c09fd23315a6f9c86f9dc80f725de7d8f9c64"
+HUB_FILE = "TinyStories-train.txt"
+# As several public repositories give it. It was not checked against the hub by this project.
+HUB_SHA256 = "c5cf5e22ff13614e830afbe61a99fbcbe8bcb7dd72252b989fa1117a368d401f"
+_INSTRUCTIONS = (
+    "give a text file with the parameter path or the variable LLBOOK_TINYSTORIES, "
+    "or use corpus='grammar'"
+)
 
 _GIRLS = [
     "Lily",
@@ -384,3 +405,132 @@ def stories(count: int, seed: int = 0, path: str = "") -> list[str]:
     if len(found) < count:
         raise ValueError(f"asked for {count} stories, {path} has {len(found)}")
     return found
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Stories, and which they are.
+
+    Attributes:
+        name: ``"tinystories"``, from the hub; ``"file"``; or ``"grammar"``.
+        texts: the stories.
+        sha256: of the stories in UTF-8, joined by lines with the separator.
+        notice: one line that says what was used, to be shown.
+    """
+
+    name: str
+    texts: Sequence[str]
+    sha256: str
+    notice: str
+
+
+def load_corpus(
+    source: str = "auto", path: str = "", *, count: int | None = None, seed: int = 0
+) -> Corpus:
+    """The stories of an experiment.
+
+    Args:
+        source: ``"auto"``: the file at ``path``, else the one that
+            ``LLBOOK_TINYSTORIES`` names, else TinyStories where it was downloaded
+            before, else the grammar, with a notice that says so. ``"tinystories"``:
+            the file named, else the hub's, downloaded where it has to be.
+            ``"grammar"``: the grammar.
+        path: a UTF-8 text file, plain or ``.gz``.
+        count: at most this many stories, from the front. The grammar draws so many
+            (2,000 by default).
+        seed: of the grammar's draw.
+
+    Raises:
+        ValueError: an unknown source, a file without stories; a download that is
+            not the file expected.
+        FileNotFoundError: no such file.
+        ConnectionError: TinyStories was asked for by name and could not be had.
+    """
+    if source not in ("auto", "tinystories", "grammar"):
+        raise ValueError(f"corpus must be 'auto', 'tinystories' or 'grammar', got {source!r}")
+    if source == "grammar":
+        if path:
+            raise ValueError(f"corpus='grammar' reads no file, got path={path!r}")
+        return _corpus("grammar", grammar_stories(count or 2000, seed), _GRAMMAR)
+    if file := path or os.environ.get("LLBOOK_TINYSTORIES", ""):
+        texts = read_stories(file, count)
+        return _corpus("file", texts, f"Text: {len(texts):,} stories of {Path(file).name}.")
+    found = download_tinystories(cached_only=source == "auto")
+    if found is not None:
+        texts = read_stories(found, count)
+        return _corpus("tinystories", texts, f"Text: {len(texts):,} stories of TinyStories.")
+    return _corpus(
+        "grammar",
+        grammar_stories(count or 2000, seed),
+        f"{_GRAMMAR} TinyStories is neither here nor was it asked for by name; to use real text, "
+        "set LLBOOK_TINYSTORIES, the parameter path, or corpus='tinystories'.",
+    )
+
+
+_GRAMMAR = "Text: stories drawn from this book's own grammar, NOT TinyStories."
+
+
+def _corpus(name: str, texts: Sequence[str], notice: str) -> Corpus:
+    digest = hashlib.sha256(f"\n{SEPARATOR}\n".join(texts).encode()).hexdigest()
+    return Corpus(name, texts, digest, notice)
+
+
+def download_tinystories(*, cached_only: bool = False, sha256: str = HUB_SHA256) -> Path | None:
+    """TinyStories' training text from the Hugging Face hub, checked before use.
+
+    ``huggingface_hub`` caches it, and goes on with a download that was interrupted.
+    The variables HF_ENDPOINT and HF_HOME work as everywhere. A file that was
+    checked is not hashed again until its size or time changes.
+
+    Args:
+        cached_only: make no request; None where it was not downloaded before.
+        sha256: the checksum expected.
+
+    Raises:
+        ConnectionError: it cannot be downloaded; says what else to do.
+        ValueError: its checksum is another; the file is not used.
+    """
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ModuleNotFoundError as error:
+        if cached_only:
+            return None
+        raise ConnectionError(
+            f"TinyStories needs huggingface_hub (pip install huggingface_hub); or {_INSTRUCTIONS}"
+        ) from error
+    try:
+        path = Path(
+            hf_hub_download(
+                HUB_REPOSITORY,
+                HUB_FILE,
+                repo_type="dataset",
+                revision=HUB_REVISION,
+                local_files_only=cached_only,
+                token=False,
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        if cached_only:
+            return None
+        raise ConnectionError(
+            f"no network and no cached TinyStories ({error}); {_INSTRUCTIONS}"
+        ) from error
+    except OSError as error:
+        raise ConnectionError(
+            f"TinyStories was not downloaded ({error}); {_INSTRUCTIONS}"
+        ) from error
+    facts = path.stat()
+    mark = path.with_name(f"{path.name}.checked")
+    checked = f"{sha256} {facts.st_size} {facts.st_mtime_ns}"
+    if mark.is_file() and mark.read_text() == checked:
+        return path
+    with open(path, "rb") as file:
+        got = hashlib.file_digest(file, "sha256").hexdigest()
+    if got != sha256:
+        raise ValueError(
+            f"{path} has SHA-256 {got}, expected {sha256}; it is not used. Delete it to download "
+            f"it again; or {_INSTRUCTIONS}"
+        )
+    mark.write_text(checked)
+    return path
