@@ -133,8 +133,10 @@ class RunStore:
         self,
         kind: str,
         config: Mapping[str, Any],
-        compute: Callable[[], Mapping[str, NDArray[Any]]],
+        compute: Callable[..., Mapping[str, NDArray[Any]]],
         code: Sequence[str],
+        *,
+        resumable: bool = False,
     ) -> Run:
         """The stored run of this key, or a new one.
 
@@ -149,6 +151,10 @@ class RunStore:
             compute: called without arguments when there is no such run.
             code: names of the modules and packages whose source decides the
                 results; they are found, not imported.
+            resumable: call ``compute`` with a path of its own, where it may keep what
+                it needs to go on after an interruption. The path is the key's, so
+                another configuration or code never finds it; the file is removed
+                once the run is stored.
 
         Raises:
             TypeError: ``config`` or a result is of a type that cannot be stored.
@@ -185,7 +191,8 @@ class RunStore:
                     return run
             self._say(name, "computing", why)
             start = time.perf_counter()
-            arrays = _check_arrays(compute())
+            progress = self.folder / f"{name}.checkpoint.safetensors"
+            arrays = _check_arrays(compute(progress) if resumable else compute())
             seconds = time.perf_counter() - start
             provenance = {
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -202,6 +209,7 @@ class RunStore:
             }
             run = Run(name, kind, config, provenance, arrays)
             _store(run, path)
+            progress.unlink(missing_ok=True)
             self._log(name, "computed", why, seconds)
             return run
 

@@ -1,0 +1,339 @@
+"""The language-model experiment of §4.3: from a configuration to the arrays that figures read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llbook.data.stories import Corpus, load_corpus
+from llbook.data.windows import StoryExamples, story_examples
+from llbook.experiments.config import LanguageModelConfig
+from llbook.experiments.perceptron import condense
+from llbook.experiments.runs import Run, default_store, load_record, record_path, save_record
+from llbook.measures.law import (
+    contributions,
+    first_order_gap,
+    future_contributions,
+    similarity,
+    zero_weight_share,
+)
+from llbook.optimal.search import Epoch, search
+from llbook.tasks.transformer import Architecture, Transformer, initial_parameters
+
+__all__ = [
+    "CODE",
+    "RECORDED",
+    "build_task",
+    "compute",
+    "example_texts",
+    "language_model_run",
+    "load_records",
+    "recorded_configs",
+    "write_records",
+]
+
+# The modules whose source decides what a run contains; the run store hashes them.
+CODE = (
+    "llbook.data",
+    "llbook.tasks",
+    "llbook.optimal",
+    "llbook.measures",
+    "llbook.experiments.language_model",
+)
+
+# Settings whose runs are kept as records, as changes to the defaults of LanguageModelConfig.
+RECORDED: dict[str, dict[str, Any]] = {}
+SEEDS: dict[str, tuple[int, ...]] = {}
+
+HEAT_MAP_ROWS, HEAT_MAP_COLUMNS = 256, 200
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+@lru_cache(maxsize=2)
+def _corpus(source: str, path: str) -> Corpus:
+    return load_corpus(source, path)
+
+
+def load_examples(config: LanguageModelConfig) -> tuple[Corpus, StoryExamples]:
+    """The text of a configuration and the examples cut from it."""
+    data = config.data
+    corpus = _corpus(data.corpus, data.path)
+    return corpus, story_examples(
+        corpus,
+        size=data.size,
+        desired_size=data.desired_size,
+        length=data.length,
+        vocabulary=data.vocabulary,
+        perturbed_share=data.perturbed_share,
+        perturbations=data.perturbations,
+        seed=config.seed,
+    )
+
+
+def build_task(config: LanguageModelConfig, examples: StoryExamples) -> Transformer:
+    """Model, θ_0 and examples of a configuration, on its device.
+
+    Raises:
+        RuntimeError: ``device`` is ``"cuda"`` and there is none.
+        ValueError: ``tf32`` without a GPU.
+    """
+    device = config.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(
+            "device: got 'cuda', but PyTorch sees no CUDA device; use 'auto' or 'cpu'"
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    architecture = Architecture(
+        vocabulary=config.data.vocabulary,
+        context=config.data.length,
+        layers=config.model.layers,
+        hidden=config.model.hidden,
+        heads=config.model.heads,
+        attention_scale=config.model.attention_scale,
+    )
+    wide = config.precision == "float64"
+    initial = initial_parameters(
+        architecture, config.seed, dtype=torch.float64 if wide else torch.float32
+    )
+    low = config.precision in ("bfloat16", "tf32")
+    return Transformer(
+        architecture,
+        *(part.to(device) for part in (examples.training, examples.desired, examples.test)),
+        initial=initial.to(device),
+        learning_rate=config.training.learning_rate,
+        micro_batch=config.computation.micro_batch,
+        products=config.precision if low else "full",
+    )
+
+
+class _Measure:
+    """Collects what figures need of each measured policy; survives an interruption."""
+
+    def __init__(self, task: Transformer, config: LanguageModelConfig, clean: Tensor) -> None:
+        self.task, self.last_epoch, self.clean = task, config.search.epochs, clean
+        self.rows: list[dict[str, float]] = []
+        self.curves: dict[str, list[Tensor]] = {}
+        self.last: dict[str, Tensor] = {}
+
+    def __call__(self, epoch: Epoch) -> None:
+        policy = epoch.policy
+        instant = contributions(self.task, epoch.process, examples=self.task.test)
+        future = future_contributions(self.task, epoch.gradient)
+        sim, future_sim = similarity(instant, policy), similarity(future, policy)
+        self.rows.append(
+            epoch.measures
+            | {
+                "similarity": float(sim.nanmean()),
+                "future_similarity": float(future_sim.nanmean()),
+                "undefined_share": float(sim.isnan().double().mean()),
+                "zero_weight_share": zero_weight_share(instant, policy),
+                "support_share": float((policy != 0).double().mean()),
+            }
+        )
+        for name, curve in (
+            ("test_curves", epoch.test),
+            ("similarity", sim),
+            ("future_similarity", future_sim),
+            ("clean_weight", policy[:, self.clean].sum(1)),
+        ):
+            self.curves.setdefault(name, []).append(curve.float().cpu())
+        if epoch.number == 0:
+            self.last["first_desired"] = epoch.desired
+        if epoch.number == self.last_epoch:
+            gap = first_order_gap(future, policy)
+            idle = instant <= 0
+            rows, columns = _heat_map_places(instant)
+            quantiles = policy.new_tensor(QUANTILES)
+            spread = [torch.quantile(row * self.task.size, quantiles) for row in policy]
+            self.last |= {
+                "last_desired": epoch.desired,
+                "gap": gap.absolute,
+                "relative_gap": gap.relative,
+                "future_mean": gap.mean,
+                "support": (policy != 0).sum(1),
+                "idle": idle.sum(1),
+                "idle_without_weight": (idle & (policy == 0)).sum(1),
+                "example_weight": policy.sum(0),
+                "example_contribution": instant.mean(0),
+                "weight_spread": torch.stack(spread, 1),
+                "weight_quantiles": quantiles,
+                "heat_map": policy[columns][:, rows].T.contiguous(),
+                "heat_map_examples": rows,
+                "heat_map_steps": columns,
+            }
+
+    def tensors(self) -> dict[str, Tensor]:
+        table = {
+            f"rows.{name}": torch.tensor([row[name] for row in self.rows], dtype=torch.float64)
+            for name in self.rows[0]
+        }
+        table |= {f"curves.{name}": torch.stack(list_) for name, list_ in self.curves.items()}
+        return table | {f"last.{name}": tensor.cpu() for name, tensor in self.last.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        columns: dict[str, list[float]] = {}
+        for key, tensor in tensors.items():
+            kind, name = key.split(".", 1)
+            if kind == "rows":
+                columns[name] = tensor.tolist()
+            elif kind == "curves":
+                self.curves[name] = list(tensor)
+            else:
+                self.last[name] = tensor
+        names = list(columns)
+        self.rows = [
+            dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)
+        ]
+
+
+def _heat_map_places(instant: Tensor) -> tuple[Tensor, Tensor]:
+    """Examples whose contribution is positive at most steps, and steps to show them at."""
+    share = (instant > 0).double().mean(0)
+    rows = (share >= 0.5).nonzero()[:HEAT_MAP_ROWS, 0]
+    steps = np.unique(np.linspace(0, len(instant) - 1, HEAT_MAP_COLUMNS).round().astype(int))
+    return rows, torch.from_numpy(steps).to(instant.device)
+
+
+def compute(
+    config: LanguageModelConfig,
+    examples: StoryExamples | None = None,
+    *,
+    progress: bool = False,
+    checkpoint: Path | None = None,
+) -> dict[str, np.ndarray]:
+    """Run the search and measure it.
+
+    Contributions, SIM_t and the shares of zero weights are taken on the test
+    examples, as the paper takes all its measures.
+
+    Args:
+        config: the experiment.
+        examples: those of :func:`load_examples`, where they are already there.
+        progress: show a progress bar.
+        checkpoint: see :func:`llbook.optimal.search.search`.
+
+    Returns:
+        As :func:`llbook.experiments.perceptron.compute`, but for the desired
+        similarity and the learned weights; and ``clean_weight`` (E, T), the weight
+        on examples that were not perturbed; per training example (N,)
+        ``perturbed``, ``edits``, ``story``, ``example_hash``, ``example_weight``
+        (Σ_t γ of the last policy) and ``example_contribution`` (mean CT over t);
+        ``weight_spread`` (Q, T), the quantiles ``weight_quantiles`` (Q,) of
+        N γ_{n,t} over n; the ``heat_map`` is of examples whose contribution is
+        positive at half of the steps or more, at ``heat_map_steps``.
+    """
+    if examples is None:
+        examples = load_examples(config)[1]
+    task = build_task(config, examples)
+    clean = torch.from_numpy(~examples.perturbed).to(task.initial.device)
+    measure = _Measure(task, config, clean)
+    search(
+        task,
+        config.training.steps,
+        epochs=config.search.epochs,
+        step_size=config.search.step_size,
+        schedule=config.search.schedule,
+        objective=config.search.objective,
+        measure_every=config.search.measure_every,
+        callback=measure,
+        progress=progress,
+        trajectory=config.computation.trajectory,
+        checkpoint=checkpoint,
+        policy_storage=config.computation.policy_storage,
+    )
+    rows = measure.rows
+    arrays: dict[str, Any] = {
+        f"history_{key}": np.array([row[key] for row in rows]) for key in rows[0]
+    }
+    arrays["curve_epochs"] = arrays["history_epoch"]
+    arrays["curve_steps"] = np.arange(config.training.steps + 1)
+    arrays |= {name: torch.stack(list_).numpy() for name, list_ in measure.curves.items()}
+    arrays |= {name: tensor.cpu().numpy() for name, tensor in measure.last.items()}
+    hashes = [hashlib.sha256(row.tobytes()).digest()[:8] for row in examples.training.numpy()]
+    return arrays | {
+        "perturbed": examples.perturbed,
+        "edits": examples.edits,
+        "story": examples.story,
+        "example_hash": np.frombuffer(b"".join(hashes), dtype="<u8"),
+    }
+
+
+def language_model_run(config: LanguageModelConfig, *, progress: bool = False) -> Run:
+    """The run of a configuration, from the run store where it is already there.
+
+    The text enters the run's configuration, and so its key, by its checksum. An
+    interrupted search goes on from its last epoch.
+    """
+    corpus, examples = load_examples(config)
+    facts = {
+        "corpus_name": corpus.name,
+        "corpus_sha256": corpus.sha256,
+        "corpus_stories": len(corpus.texts),
+        "unknown_share": examples.unknown_share,
+        "perturbed_measured": float(examples.perturbed.mean()),
+        "mean_edits": float(examples.edits[examples.perturbed].mean())
+        if examples.perturbed.any()
+        else 0.0,
+    }
+    settings = config.model_dump()
+    # where the text came from does not matter, once it is known which text it is
+    settings["data"] = {k: v for k, v in settings["data"].items() if k not in ("corpus", "path")}
+    return default_store().load_or_compute(
+        "language-model",
+        settings | facts,
+        lambda path: compute(config, examples, progress=progress, checkpoint=path),
+        CODE,
+        resumable=True,
+    )
+
+
+def example_texts(config: LanguageModelConfig, indices: Sequence[int]) -> list[str]:
+    """Training examples as the model sees them, decoded from the text at hand."""
+    _, examples = load_examples(config)
+    return [examples.vocabulary.decode(examples.training[int(n)].tolist()) for n in indices]
+
+
+def recorded_configs() -> dict[str, LanguageModelConfig]:
+    """Record name → configuration, for every setting and seed."""
+    return {
+        f"language-model-{name}-seed{seed}": LanguageModelConfig.from_flat(changes | {"seed": seed})
+        for name, changes in RECORDED.items()
+        for seed in SEEDS[name]
+    }
+
+
+def write_records(names: Iterable[str] | None = None, *, progress: bool = True) -> None:
+    """Make records anew, from the text at hand: all, or those named. Takes minutes to hours."""
+    configs = recorded_configs()
+    for name in configs if names is None else names:
+        run = language_model_run(configs[name], progress=progress)
+        save_record(replace(run, arrays=_condense(run.arrays)), record_path(name))
+
+
+def _condense(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """As the perceptron's, with what is the language model's own thinned in the same way."""
+    kept = condense({**arrays, "heat_map": arrays["heat_map"]})
+    rows = np.searchsorted(arrays["curve_epochs"], kept["curve_epochs"])
+    columns = kept["curve_steps"][:-1]
+    kept["clean_weight"] = arrays["clean_weight"][np.ix_(rows, columns)]
+    kept["weight_spread"] = arrays["weight_spread"][:, columns]
+    return kept
+
+
+def load_records() -> dict[str, list[Run]]:
+    """The recorded runs of every setting, in the order of their seeds."""
+    return {
+        name: [
+            load_record(record_path(f"language-model-{name}-seed{seed}")) for seed in SEEDS[name]
+        ]
+        for name in RECORDED
+    }
