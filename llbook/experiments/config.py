@@ -44,6 +44,18 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "step_size": 5e-4,
             "measure_every": 2,
         },
+        "language_model": {
+            "corpus": "grammar",
+            "size": 24,
+            "desired_size": 16,
+            "length": 12,
+            "vocabulary": 120,
+            "hidden": 8,
+            "heads": 2,
+            "steps": 12,
+            "epochs": 3,
+            "measure_every": 1,
+        },
     },
     "laptop": {},
     "paper": {"perceptron": {"recompute_records": True}},
@@ -169,13 +181,13 @@ class _Stories(_Section):
         description="the text: TinyStories by name, the built-in grammar, or whichever is at hand",
     )
     path: str = Field("", description="a file of stories (plain or .gz), in the place of `corpus`")
-    size: int = Field(256, ge=2, le=2**20, description="N, training examples")
+    size: int = Field(128, ge=2, le=2**20, description="N, training examples")
     desired_size: int = Field(
-        256, ge=1, le=2**20, description="K, desired and, again, test examples"
+        128, ge=1, le=2**20, description="K, desired and, again, test examples"
     )
     length: int = Field(32, ge=2, le=1024, description="L, tokens predicted in an example")
     vocabulary: int = Field(
-        500, ge=8, le=32_000, description="V, token types, UNK and PAD included"
+        400, ge=8, le=32_000, description="V, token types, UNK and PAD included"
     )
     perturbed_share: float = Field(0.5, ge=0, le=1, description="share of training examples spoilt")
     perturbations: int = Field(20, ge=0, le=1000, description="edits of a spoilt example")
@@ -183,28 +195,28 @@ class _Stories(_Section):
 
 class _LanguageModel(_Section):
     layers: int = Field(2, ge=1, le=48, description="blocks of the Transformer")
-    hidden: int = Field(64, ge=2, le=8192, description="width of the residual stream")
-    heads: int = Field(8, ge=1, le=128, description="attention heads; they divide `hidden`")
+    hidden: int = Field(32, ge=2, le=8192, description="width of the residual stream")
+    heads: int = Field(4, ge=1, le=128, description="attention heads; they divide `hidden`")
     attention_scale: Literal["head", "hidden"] = Field(
         "head", description="attention scores are divided by the root of this size"
     )
 
 
 class _LanguageTraining(_Section):
-    learning_rate: float = Field(0.5, gt=0, le=1e3, description="η of Eq. 1")
-    steps: int = Field(120, ge=1, le=10**6, description="T, gradient steps of a training")
+    learning_rate: float = Field(0.05, gt=0, le=1e3, description="η of Eq. 1")
+    steps: int = Field(80, ge=1, le=10**6, description="T, gradient steps of a training")
 
 
 class _LanguageSearch(_Section):
-    epochs: int = Field(15, ge=0, le=10**6, description="updates of the policy")
-    step_size: float = Field(0.4, ge=0, le=1e9, description="ε of Eq. 6, for `objective`")
+    epochs: int = Field(10, ge=0, le=10**6, description="updates of the policy")
+    step_size: float = Field(8.0, ge=0, le=1e9, description="ε of Eq. 6, for `objective`")
     schedule: Literal["constant", "linear"] = Field(
         "linear", description="ε over the epochs: constant, or linear decay to zero"
     )
     objective: Literal["sum", "mean"] = Field(
         "mean", description="the J that ε belongs to: Σ_t L_dsr(θ_t), or that over T"
     )
-    measure_every: int = Field(3, ge=1, le=10**6, description="epochs between measurements")
+    measure_every: int = Field(5, ge=1, le=10**6, description="epochs between measurements")
 
 
 class _Computation(_Section):
