@@ -15,6 +15,7 @@ that makes a resumed search the same, bit by bit.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -98,7 +99,8 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the message is about the first error
+            temporary.unlink(missing_ok=True)
         raise OSError(f"cannot write the checkpoint {path}: {error}") from error
 
 

@@ -1,0 +1,244 @@
+"""The language model's engine and experiment: derivatives, precision, resuming, what a run holds."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from llbook.experiments.config import LanguageModelConfig
+from llbook.experiments.language_model import compute, load_examples
+from llbook.optimal.adjoint import policy_gradient
+from llbook.optimal.checkpoint import (
+    decode_policy,
+    encode_policy,
+    load_checkpoint,
+    save_checkpoint,
+)
+from llbook.optimal.process import TRAJECTORIES, constant_policy, train
+from llbook.optimal.search import search
+from llbook.tasks import head
+from llbook.tasks.task import Task
+from llbook.tasks.transformer import PAD, Architecture, Transformer, initial_parameters
+
+TINY = Architecture(vocabulary=50, context=12, hidden=16, heads=4, initial_scale=0.2)
+SMALL = LanguageModelConfig.from_flat(
+    {
+        "corpus": "grammar",
+        "size": 12,
+        "desired_size": 8,
+        "length": 10,
+        "vocabulary": 100,
+        "hidden": 8,
+        "heads": 2,
+        "steps": 5,
+        "epochs": 4,
+        "measure_every": 2,
+        "step_size": 2.0,
+    }
+)
+
+
+def build(dtype=torch.float64, **options) -> Transformer:
+    generator = torch.Generator().manual_seed(1)
+    sets = [torch.randint(0, 50, (20, 13), generator=generator) for _ in range(3)]
+    sets[0][0, 5:] = PAD
+    sets[0][3, 2:] = PAD
+    initial = initial_parameters(TINY, 0, dtype=dtype)
+    return Transformer(TINY, *sets, initial=initial, **options)
+
+
+def weights_and_direction(task):
+    generator = torch.Generator().manual_seed(2)
+    weights = torch.rand(20, generator=generator, dtype=torch.float64)
+    weights[[1, 5, 6]] = 0
+    direction = torch.randn(task.initial.shape, generator=generator, dtype=torch.float64)
+    return (weights / weights.sum()).to(task.initial), direction.to(task.initial)
+
+
+def error(got, expected):
+    return float((got - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("scores", [60, 2**18])
+@pytest.mark.parametrize("micro_batch", [1, 7, 256])
+def test_derivatives_against_automatic_ones(micro_batch, scores, monkeypatch):
+    """Whatever the sizes of micro-batches and of blocks of scores."""
+    monkeypatch.setattr(head, "BLOCK_SCORES", scores)
+    task = build(micro_batch=micro_batch)
+    theta, (weights, direction) = task.initial, weights_and_direction(task)
+    assert error(task.gradient(theta, weights), Task.gradient(task, theta, weights)) < 1e-12
+    slopes, curvature = task.costate_products(theta, weights, direction)
+    expected_slopes, expected = Task.costate_products(task, theta, weights, direction)
+    assert error(slopes, expected_slopes) < 1e-12
+    assert error(curvature, expected) < 1e-12
+    assert error(task.directional_derivatives(theta, direction), expected_slopes) < 1e-12
+    value, slope = task.mean_gradient(theta, task.training)
+    expected_value, expected = Task.mean_gradient(task, theta, task.training)
+    assert error(slope, expected) < 1e-12 and abs(value - expected_value) < 1e-12
+    assert abs(task.trajectory_losses([theta], task.training)[0] - expected_value) < 1e-12
+
+
+@pytest.mark.parametrize(("products", "most"), [("full", 1e-5), ("bfloat16", 0.15)])
+def test_error_of_each_precision(products, most):
+    exact, task = build(), build(torch.float32, products=products)
+    weights, direction = weights_and_direction(exact)
+    wanted = exact.costate_products(exact.initial, weights, direction)
+    got = task.costate_products(task.initial, weights.float(), direction.float())
+    errors = [error(a.double(), b) for a, b in zip(got, wanted)]
+    assert max(errors) < most
+    if products == "bfloat16":
+        assert min(errors) > 1e-5, "nothing was rounded"
+
+
+def test_bad_options():
+    with pytest.raises(ValueError, match="micro_batch.*got 0"):
+        build(micro_batch=0)
+    with pytest.raises(ValueError, match="got 'half'"):
+        build(products="half")
+    with pytest.raises(ValueError, match="CUDA"):
+        build(torch.float32, products="tf32")
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 9, 10])
+def test_a_trajectory_is_the_same_wherever_it_is_kept(steps):
+    task = build()
+    policy = constant_policy(task, steps)
+    kept = {name: train(task, policy, trajectory=name) for name in TRAJECTORIES}
+    whole = kept["memory"].trajectory
+    for process in kept.values():
+        assert process.steps == steps and len(list(process.trajectory)) == steps + 1
+        for t in [*range(steps + 1), *range(steps, -1, -1), -1]:
+            assert torch.equal(process.trajectory[t], whole[t])
+    gradients = [policy_gradient(task, policy, process) for process in kept.values()]
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+    with pytest.raises(ValueError, match="got 'disk'"):
+        train(task, policy, trajectory="disk")
+
+
+@pytest.mark.parametrize(("form", "levels"), [("uint16", 2**16 - 2), ("uint8", 2**8 - 2)])
+def test_error_of_a_stored_policy(form, levels):
+    policy = torch.rand(40, 300, dtype=torch.float64) ** 4
+    policy[policy < 0.05] = 0
+    policy[0] = 1 / 300
+    policy[1] = 0
+    policy[1, 7] = 1
+    policy /= policy.sum(1, keepdim=True)
+    policy = policy.float()
+    again = decode_policy(encode_policy(policy, form), policy)
+    assert torch.equal(again == 0, policy == 0)
+    positive = torch.where(policy > 0, policy, torch.inf)
+    bound = (policy.amax(1) - positive.amin(1)) / (2 * levels)
+    # the division by the sum moves a row by no more than its mean error
+    assert bool(((again - policy).abs().amax(1) <= 2.5 * bound + 1e-6 * policy.amax(1)).all())
+    assert torch.allclose(again.sum(1), torch.ones(40), atol=1e-6)
+    assert torch.allclose(again[:2], policy[:2], rtol=1e-6, atol=0)
+
+
+def test_a_checkpoint_is_whole_or_an_error(tmp_path):
+    path = tmp_path / "a" / "search.safetensors"
+    save_checkpoint(path, {"x": torch.arange(5)}, {"updates": 2})
+    tensors, facts = load_checkpoint(path)
+    assert tensors["x"].tolist() == list(range(5)) and facts == {"updates": 2}
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        load_checkpoint(path)
+    with pytest.raises(OSError, match="cannot write the checkpoint"):
+        save_checkpoint(path / "below", {"x": torch.arange(5)}, {})
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("form", ["float32", "uint16", "uint8"])
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, monkeypatch, form, stop):
+    config = LanguageModelConfig.from_flat(SMALL.flat() | {"policy_storage": form})
+    examples = load_examples(config)[1]
+    whole = compute(config, examples)
+    path = tmp_path / "search.safetensors"
+    real, calls = search.__globals__["save_checkpoint"], []
+
+    def save(*arguments):
+        real(*arguments)
+        calls.append(1)
+        if len(calls) == stop:
+            raise Stop
+
+    monkeypatch.setitem(search.__globals__, "save_checkpoint", save)
+    with pytest.raises(Stop):
+        compute(config, examples, checkpoint=path)
+    monkeypatch.undo()
+    assert load_checkpoint(path)[1]["updates"] == stop
+    resumed = compute(config, examples, checkpoint=path)
+    assert resumed.keys() == whole.keys()
+    for name in whole:
+        np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
+    other = LanguageModelConfig.from_flat(config.flat() | {"step_size": 3.0})
+    with pytest.raises(ValueError, match="of another search"):
+        compute(other, examples, checkpoint=path)
+
+
+def test_killed_at_any_moment_it_goes_on(tmp_path):
+    """kill -9, again and again, until a search gets through: its results are the uninterrupted ones."""
+    flat = SMALL.flat() | {"epochs": 12, "measure_every": 4, "steps": 12}
+    script = textwrap.dedent(
+        f"""
+        import sys; from pathlib import Path
+        import numpy as np, torch
+        torch.set_num_threads(1)
+        from llbook.experiments.config import LanguageModelConfig
+        from llbook.experiments.language_model import compute
+        config = LanguageModelConfig.from_flat({flat!r})
+        arrays = compute(config, checkpoint=Path(sys.argv[1]) if sys.argv[1] else None)
+        np.savez(sys.argv[2], **arrays)
+        """
+    )
+
+    def start(checkpoint, out):
+        return subprocess.Popen([sys.executable, "-c", script, checkpoint, str(out)])
+
+    assert start("", tmp_path / "whole.npz").wait() == 0
+    path, kills, seen = tmp_path / "search.safetensors", 0, -1
+    while kills < 3:
+        process = start(str(path), tmp_path / "killed.npz")
+        # at a moment after the first update that this process made
+        while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == seen):
+            time.sleep(0.002)
+        if process.poll() is not None:
+            break
+        time.sleep(0.01 * kills)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        seen, kills = path.stat().st_mtime_ns, kills + 1
+        assert 1 <= load_checkpoint(path)[1]["updates"] <= 12
+    assert kills
+    assert start(str(path), tmp_path / "resumed.npz").wait() == 0
+    with np.load(tmp_path / "whole.npz") as whole, np.load(tmp_path / "resumed.npz") as resumed:
+        assert sorted(whole) == sorted(resumed)
+        for name in whole:
+            np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+
+
+def test_what_a_run_holds():
+    arrays = compute(SMALL)
+    epochs, steps, size = 3, SMALL.training.steps, SMALL.data.size
+    assert arrays["test_curves"].shape == (epochs, steps + 1)
+    assert arrays["clean_weight"].shape == (epochs, steps)
+    np.testing.assert_allclose(arrays["clean_weight"][0], 1 - arrays["perturbed"].mean(), rtol=1e-5)
+    np.testing.assert_allclose(arrays["example_weight"].sum(), steps, rtol=1e-5)
+    for name in ("perturbed", "edits", "story", "example_hash", "example_contribution"):
+        assert arrays[name].shape == (size,), name
+    assert arrays["history_ar"][0] == 1
+    assert arrays["history_objective"][-1] < arrays["history_objective"][0]
+    assert arrays["weight_spread"].shape == (len(arrays["weight_quantiles"]), steps)
+
+
+def test_records_hold_no_text():
+    assert not any(np.issubdtype(array.dtype, np.str_) for array in compute(SMALL).values())
