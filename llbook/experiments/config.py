@@ -58,7 +58,21 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
     "laptop": {},
-    "paper": {"perceptron": {"recompute_records": True}},
+    "paper": {
+        "perceptron": {"recompute_records": True},
+        "language_model": {  # the first row of Table 2
+            "size": 4096,
+            "desired_size": 512,
+            "length": 64,
+            "vocabulary": 4000,
+            "hidden": 128,
+            "heads": 8,
+            "steps": 1000,
+            "epochs": 15,
+            "step_size": 0.4,
+            "measure_every": 3,
+        },
+    },
 }
 
 
@@ -200,10 +214,13 @@ class _LanguageModel(_Section):
     attention_scale: Literal["head", "hidden"] = Field(
         "head", description="attention scores are divided by the root of this size"
     )
+    initial_scale: float = Field(
+        0.1, gt=0, le=100, description="standard deviation of the matrices of θ_0"
+    )
 
 
 class _LanguageTraining(_Section):
-    learning_rate: float = Field(0.05, gt=0, le=1e3, description="η of Eq. 1")
+    learning_rate: float = Field(0.1, gt=0, le=1e3, description="η of Eq. 1")
     steps: int = Field(80, ge=1, le=10**6, description="T, gradient steps of a training")
 
 

@@ -30,6 +30,7 @@ from llbook.tasks.transformer import Architecture, Transformer, initial_paramete
 
 __all__ = [
     "CODE",
+    "LADDER",
     "RECORDED",
     "build_task",
     "compute",
@@ -50,8 +51,24 @@ CODE = (
 )
 
 # Settings whose runs are kept as records, as changes to the defaults of LanguageModelConfig.
-RECORDED: dict[str, dict[str, Any]] = {}
-SEEDS: dict[str, tuple[int, ...]] = {}
+RECORDED: dict[str, dict[str, Any]] = {
+    "short": {"steps": 40, "size": 64, "vocabulary": 350},
+    "laptop": {},
+    "long": {"steps": 160, "size": 256, "vocabulary": 450},
+    "largest": {
+        "steps": 300,
+        "size": 512,
+        "desired_size": 256,
+        "vocabulary": 1000,
+        "hidden": 64,
+        "epochs": 8,
+        "measure_every": 2,
+    },
+}
+SEEDS: dict[str, tuple[int, ...]] = dict.fromkeys(RECORDED, (0, 1, 2)) | {"largest": (0,)}
+
+# The recorded settings in which T and N double from one to the next, as in the paper's Table 2.
+LADDER = ("short", "laptop", "long")
 
 HEAT_MAP_ROWS, HEAT_MAP_COLUMNS = 256, 200
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -99,6 +116,7 @@ def build_task(config: LanguageModelConfig, examples: StoryExamples) -> Transfor
         hidden=config.model.hidden,
         heads=config.model.heads,
         attention_scale=config.model.attention_scale,
+        initial_scale=config.model.initial_scale,
     )
     wide = config.precision == "float64"
     initial = initial_parameters(
@@ -321,7 +339,7 @@ def write_records(names: Iterable[str] | None = None, *, progress: bool = True) 
 
 def _condense(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """As the perceptron's, with what is the language model's own thinned in the same way."""
-    kept = condense({**arrays, "heat_map": arrays["heat_map"]})
+    kept = condense(arrays)
     rows = np.searchsorted(arrays["curve_epochs"], kept["curve_epochs"])
     columns = kept["curve_steps"][:-1]
     kept["clean_weight"] = arrays["clean_weight"][np.ix_(rows, columns)]
