@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from llbook.data.perturb import edit_distance, perturb
-from llbook.data.stories import HUB_REVISION, SEPARATOR, download_tinystories, load_corpus
+from llbook.data.stories import (
+    HUB_FILE,
+    HUB_REVISION,
+    SEPARATOR,
+    download_tinystories,
+    load_corpus,
+)
 from llbook.data.tokens import build_vocabulary, encode_texts
 from llbook.data.windows import story_examples
 from llbook.tasks.transformer import PAD
@@ -58,6 +64,7 @@ def test_bad_sources(arguments, words):
 
 
 def test_tinystories_by_name_without_a_network_fails_with_instructions(monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between two attempts
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(
         "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
@@ -72,19 +79,28 @@ TEXT = f"Once.\n{SEPARATOR}\nTwice.\n".encode() * 1000
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A stand-in for the hub with one file; counts what is fetched of it."""
+    """A stand-in for the hub with one file; notes what is fetched of it, hangs up when told to."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def _answer(self, body):
-            self.send_response(200)
+            if not self.path.endswith(HUB_FILE):  # what else the library asks for
+                self.send_error(404)
+                return
+            asked = self.headers.get("Range", "")
+            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+            self.send_response(206 if asked else 200)
+            if asked:
+                self.send_header("Content-Range", f"bytes {start}-{len(TEXT) - 1}/{len(TEXT)}")
             digest = hashlib.sha256(TEXT).hexdigest()
             self.send_header("ETag", f'"{digest}"')
             self.send_header("X-Repo-Commit", HUB_REVISION)
-            self.send_header("Content-Length", str(len(TEXT)))
+            self.send_header("Content-Length", str(len(TEXT) - start))
             self.end_headers()
             if body:
-                self.server.fetched += 1
-                self.wfile.write(self.server.body)
+                sent = TEXT[start : self.server.hang_up_after]
+                self.server.hang_up_after = None
+                self.server.fetched.append((start, len(sent)))
+                self.wfile.write(sent)
 
         def do_HEAD(self):
             self._answer(False)
@@ -96,7 +112,7 @@ def hub(monkeypatch):
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.body, server.fetched = TEXT, 0
+        server.hang_up_after, server.fetched = None, []
         threading.Thread(target=server.serve_forever, daemon=True).start()
         root = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", root)
@@ -113,9 +129,21 @@ def test_a_download_is_checked_cached_and_found_again(hub):
     path = download_tinystories(sha256=digest)
     assert path.read_bytes() == TEXT
     assert download_tinystories(sha256=digest) == path
-    assert hub.fetched == 1
+    assert hub.fetched == [(0, len(TEXT))]
     hub.shutdown()
     assert download_tinystories(cached_only=True, sha256=digest) == path
+
+
+def test_an_interrupted_download_goes_on_where_it_was(hub, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between two attempts
+    # what a whole chunk did not arrive of is fetched again
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+    hub.hang_up_after = len(TEXT) // 2
+    path = download_tinystories(sha256=hashlib.sha256(TEXT).hexdigest())
+    assert path.read_bytes() == TEXT
+    first, *others = hub.fetched
+    assert first == (0, len(TEXT) // 2)
+    assert others and all(start > 0 for start, _ in others)
 
 
 def test_a_file_of_another_content_is_not_used(hub):
