@@ -140,6 +140,27 @@ def test_error_of_a_stored_policy(form, levels):
     assert torch.allclose(again[:2], policy[:2], rtol=1e-6, atol=0)
 
 
+def test_a_policy_of_the_papers_scale_fits_64_mib(tmp_path):
+    """T × N of Table 2, row 3, at one byte a weight; by its size per step."""
+    steps, size = 4000, 2**14
+    policy = torch.rand(8, size)
+    path = tmp_path / "search.safetensors"
+    save_checkpoint(path, encode_policy(policy / policy.sum(1, keepdim=True), "uint8"), {})
+    header = 1024
+    assert (path.stat().st_size - header) / 8 * steps < 64 * 2**20
+
+
+def test_no_subnormal_numbers_arise():
+    """They would slow a CPU down; nothing in a search comes near them."""
+    task, steps = build(torch.float32), 12
+    policy = constant_policy(task, steps)
+    process = train(task, policy)
+    gradient = policy_gradient(task, policy, process)
+    slope = task.mean_gradient(process.trajectory[steps], task.desired)[1]
+    for tensor in (*process.trajectory, gradient, slope):
+        assert not bool(((tensor != 0) & (tensor.abs() < torch.finfo(tensor.dtype).tiny)).any())
+
+
 def test_a_checkpoint_is_whole_or_an_error(tmp_path):
     path = tmp_path / "a" / "search.safetensors"
     save_checkpoint(path, {"x": torch.arange(5)}, {"updates": 2})
