@@ -10,6 +10,7 @@ from conftest import ROOT, run_llbook
 from filelock import FileLock
 
 from llbook.publish import notebooks, site
+from llbook.publish.execution import execution_text
 from llbook.publish.extension import LAUNCH_BRANCH
 from llbook.publish.notebooks import NotebookError
 from llbook.publish.site import BookError, external_requests
@@ -292,3 +293,33 @@ def test_command_line_fails_without_a_traceback_of_its_own(tmp_path):
     assert "FileNotFoundError" in result.stderr
     assert "llbook/publish" not in result.stderr
     assert not (tmp_path / "build" / "html").exists()
+
+
+def test_page_on_the_execution_says_what_ran():
+    facts = {
+        "profile": "smoke",
+        "llbook": "0.1.0",
+        "python": "3.11.7",
+        "versions": {"torch": "2.13.0"},
+        "machine": {"device": "a processor", "platform": "Linux x86_64"},
+        "notebooks": {
+            "a": {
+                "parameters": {"steps": 3},
+                "reused": True,
+                "seconds": 90.0,
+                "runs": [
+                    {"id": "toy-1", "state": "computed", "why": "", "seconds": 2.0},
+                    {"id": "toy-2", "state": "recorded", "why": "toy.npz", "seconds": 7200.0},
+                ],
+            },
+            "b": {"parameters": {}, "reused": False, "seconds": 1.0, "runs": []},
+        },
+    }
+    text = execution_text(facts).replace("\N{NO-BREAK SPACE}", " ")
+    assert "Of 2 notebooks, 1 ran in this build; 1 had not changed" in text
+    row = "| {doc}`/a` | `steps = 3` | reused | 1.5 min | `toy-1` (computed in 2.0 s), 1 recorded |"
+    assert row in text
+    assert "| {doc}`/b` | none | ran | 1.0 s | none |" in text
+    assert "`records`: 1, with 2.0 hours" in text
+    assert "| `toy.npz` | `toy-2` | 120.0 min |" in text
+    assert "| torch | 2.13.0 |" in text

@@ -40,7 +40,7 @@ FAULTS = r"""async () => {
   const text = document.createTreeWalker(document.querySelector('article') ?? document.body, 4);
   while (text.nextNode()) {
     const node = text.currentNode;
-    if (node.parentElement.closest('pre, code, script, style, mjx-container')) continue;
+    if (node.parentElement.closest('pre, code, dt, script, style, mjx-container')) continue;
     if (/\\[([a-zA-Z]|\$\$|\{(glue|doc|cite|eq|ref|numref)/.test(node.data))
       faults.push('markup in the text: ' + node.data.trim());
   }

@@ -2,13 +2,16 @@
 
 - The bibliography announces a list to screen readers whose children are no list items.
 - Beside the executed notebook, a page offers the text that it was made from.
+- The reference of the package lists what the modules have, without a list to keep.
 - With ``LLBOOK_REPOSITORY`` (``https://github.com/OWNER/NAME``) set, notebooks get
   buttons that open them in Colab and Binder, from the branch :data:`LAUNCH_BRANCH`.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import pkgutil
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["LAUNCH_BRANCH", "repository", "setup"]
 
 LAUNCH_BRANCH = "notebooks"
+_MODULES = re.compile(r"^% modules: ([\w.]+)$", re.MULTILINE)
 _REPOSITORY = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+")
 
 
@@ -39,6 +43,9 @@ def repository() -> str | None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("config-inited", _launch_buttons)
+    app.connect("source-read", _list_modules)
+    app.connect("autodoc-process-docstring", _bars)
+    app.connect("autodoc-skip-member", _skip)
     # after the theme has made its list of buttons, before it draws them
     app.connect("html-page-context", _page, priority=502)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -58,6 +65,41 @@ def _launch_buttons(app: Sphinx, config: Config) -> None:
             "colab_url": "https://colab.research.google.com",
         },
     }
+
+
+def _list_modules(app: Sphinx, document: str, source: list[str]) -> None:
+    """A line ``% modules: package`` becomes the documentation of the package's modules."""
+
+    def listed(match: re.Match[str]) -> str:
+        spec = importlib.util.find_spec(match[1])
+        if spec is None or spec.submodule_search_locations is None:
+            raise ValueError(f"{document}: no package {match[1]!r}")
+        names = sorted(
+            module.name for module in pkgutil.iter_modules(spec.submodule_search_locations)
+        )
+        return "\n\n".join(
+            f"### `{match[1]}.{name}`\n\n"
+            f"```{{eval-rst}}\n.. automodule:: {match[1]}.{name}\n   :members:\n```"
+            for name in names
+        )
+
+    source[0] = _MODULES.sub(listed, source[0])
+
+
+def _bars(app: Sphinx, what: str, name: str, of: object, options: object, lines: list[str]) -> None:
+    """A bar in a docstring is that of an absolute value, no mark of a substitution."""
+    for number, line in enumerate(lines):
+        parts = line.split("``")
+        parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
+        lines[number] = "``".join(parts)
+
+
+def _skip(
+    app: Sphinx, what: str, name: str, of: object, skip: bool, options: object
+) -> bool | None:
+    """Leave out what Matplotlib adds to each kind of figure."""
+    module = getattr(of, "__module__", "")
+    return True if name == "set" and str(module).startswith("matplotlib") else None
 
 
 def _page(

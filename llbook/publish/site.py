@@ -30,6 +30,7 @@ import nbformat
 
 import llbook
 from llbook.experiments.runs import device_kind, device_name, locked
+from llbook.publish.execution import MARK, execution_text
 from llbook.publish.extension import repository
 from llbook.publish.notebooks import (
     LIBRARIES,
@@ -104,8 +105,9 @@ def build(
         executions = [
             execute(name, settings, overrides(profile, name), records=records) for name in notebooks
         ]
-        _write_execution(build_folder / "notebooks" / "execution.json", profile, executions)
-        stage = _stage(source, build_folder, documents, notebooks)
+        facts = _execution(profile, executions)
+        _write_execution(build_folder / "notebooks" / "execution.json", facts)
+        stage = _stage(source, build_folder, documents, notebooks, facts)
         report(f"site: {len(documents)} pages, {len(notebooks)} of them notebooks")
         index = _make_site(root, stage, build_folder, notebooks)
         report(f"site: {index} ({time.perf_counter() - start:.1f} s in all)")
@@ -147,7 +149,13 @@ def external_requests(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def _stage(source: Path, build_folder: Path, documents: list[str], notebooks: list[str]) -> Path:
+def _stage(
+    source: Path,
+    build_folder: Path,
+    documents: list[str],
+    notebooks: list[str],
+    facts: Mapping[str, Any],
+) -> Path:
     """A fresh copy of what jupyter-book reads: pages, executed notebooks, and files beside them."""
     stage = build_folder / "stage"
     shutil.rmtree(stage, ignore_errors=True)
@@ -166,6 +174,8 @@ def _stage(source: Path, build_folder: Path, documents: list[str], notebooks: li
         else:
             text = (source / f"{name}.md").read_text(encoding="utf-8")
             staged = _staged_links(text, name, notebooks)
+            if f"\n{MARK}\n" in staged:
+                staged = staged.replace(f"\n{MARK}\n", f"\n{execution_text(facts)}\n")
             (stage / f"{name}.md").write_text(staged, encoding="utf-8")
     return stage
 
@@ -311,8 +321,8 @@ def _trim_mathjax(folder: Path) -> None:
             path.unlink()
 
 
-def _write_execution(path: Path, profile: str, executions: list[Execution]) -> None:
-    content = {
+def _execution(profile: str, executions: list[Execution]) -> dict[str, Any]:
+    return {
         "profile": profile,
         "llbook": llbook.__version__,
         "python": platform.python_version(),
@@ -328,9 +338,12 @@ def _write_execution(path: Path, profile: str, executions: list[Execution]) -> N
             for execution in executions
         },
     }
+
+
+def _write_execution(path: Path, facts: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
 
