@@ -56,6 +56,19 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "epochs": 3,
             "measure_every": 1,
         },
+        "scaling_laws": {
+            "corpus": "grammar",
+            "size": 24,
+            "desired_size": 16,
+            "length": 12,
+            "vocabulary": 120,
+            "hidden": 8,
+            "heads": 2,
+            "steps": 24,  # fewer leave too few points for a law
+            "epochs": 2,
+            "measure_every": 1,
+            "draws": 20,
+        },
     },
     "laptop": {},
     "paper": {
