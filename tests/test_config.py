@@ -5,6 +5,7 @@ import types
 import pytest
 
 from llbook.experiments.config import (
+    LanguageModelConfig,
     ParameterError,
     PerceptronConfig,
     from_notebook,
@@ -25,13 +26,15 @@ def test_flat_and_dotted_names_correspond():
     ("values", "message"),
     [
         ({"stepz": 3}, "unknown parameter 'stepz'.*did you mean 'steps'"),
-        ({"steps": 0}, "training.steps: got 0; .*greater than or equal to 1"),
-        ({"step_size": -1e-6}, "search.step_size: got -1e-06"),
+        ({"steps": 0}, "training.steps: got 0; expected an integer, 1 to 1,000,000$"),
+        ({"step_size": -1e-6}, "search.step_size: got -1e-06; .* 0 to 1,000,000"),
+        ({"learning_rate": 0}, "got 0; expected a finite number, above 0, at most 1,000"),
+        ({"seed": 2**31}, "expected an integer, 0 to 2,147,483,647"),
         ({"step_size": float("nan")}, "search.step_size: got nan"),
         ({"seed": "3"}, "seed: got '3'.*integer"),
         ({"seed": True}, "seed: got True"),
         ({"size": 2.5}, "data.size: got 2.5"),
-        ({"label_noise": 0.7}, "data.label_noise: got 0.7.*0.5"),
+        ({"label_noise": 0.7}, "data.label_noise: got 0.7.*, 0 to 0.5$"),
         ({"schedule": "cosine"}, "search.schedule: got 'cosine'.*'constant'"),
         ({"precision": "float16"}, "precision: got 'float16'"),
     ],
@@ -39,6 +42,11 @@ def test_flat_and_dotted_names_correspond():
 def test_bad_values_are_named(values, message):
     with pytest.raises(ParameterError, match=message):
         PerceptronConfig.from_flat(values)
+
+
+def test_parameters_that_do_not_go_together():
+    with pytest.raises(ParameterError, match=r"^heads must divide hidden, got 3 heads for 32$"):
+        LanguageModelConfig.from_flat({"heads": 3})
 
 
 def test_an_integer_will_do_for_a_float():

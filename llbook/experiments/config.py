@@ -11,9 +11,10 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 __all__ = [
     "PROFILES",
@@ -21,8 +22,10 @@ __all__ = [
     "LanguageModelConfig",
     "ParameterError",
     "PerceptronConfig",
+    "allowed",
     "check_parameters",
     "from_notebook",
+    "limits",
     "overrides",
 ]
 
@@ -158,6 +161,18 @@ class Experiment(_Section):
         return names
 
     @classmethod
+    def fields(cls) -> dict[str, FieldInfo]:
+        """Flat name → type, default, bounds and meaning, in order."""
+        fields: dict[str, FieldInfo] = {}
+        for name, field in cls.model_fields.items():
+            section = field.annotation
+            if isinstance(section, type) and issubclass(section, BaseModel):
+                fields |= section.model_fields
+            else:
+                fields[name] = field
+        return fields
+
+    @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> Self:
         """Build from flat names; those left out keep their defaults.
 
@@ -174,8 +189,12 @@ class Experiment(_Section):
         try:
             return cls(**nested)
         except ValidationError as error:
+            fields = cls.fields()
             lines = [
-                f"{'.'.join(map(str, e['loc']))}: got {e['input']!r}; {e['msg'].lower()}"
+                f"{'.'.join(map(str, e['loc']))}: got {e['input']!r}; "
+                f"expected {allowed(fields[e['loc'][-1]])}"
+                if e["loc"]
+                else str(e["ctx"]["error"])  # of several parameters together
                 for e in error.errors()
             ]
             raise ParameterError("\n".join(lines)) from None
@@ -283,6 +302,35 @@ class LanguageModelConfig(Experiment):
                 f"heads must divide hidden, got {self.model.heads} heads for {self.model.hidden}"
             )
         return self
+
+
+def limits(field: FieldInfo) -> str:
+    """The values that a field may take, without its type: ``"1 to 1,048,576"``."""
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(get_args(field.annotation))
+    bounds = {
+        name: getattr(bound, name)
+        for bound in field.metadata
+        for name in ("ge", "gt", "le", "lt", "multiple_of")
+        if hasattr(bound, name)
+    }
+    if field.annotation is int and "lt" in bounds:
+        bounds["le"] = bounds.pop("lt") - 1
+    phrases = []
+    if {"ge", "le"} <= bounds.keys():
+        phrases.append(f"{bounds.pop('ge'):,} to {bounds.pop('le'):,}")
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    words["multiple_of"] = "a multiple of"
+    phrases += [f"{word} {bounds[name]:,}" for name, word in words.items() if name in bounds]
+    return ", ".join(phrases)
+
+
+def allowed(field: FieldInfo) -> str:
+    """What a field accepts, in words: ``"an integer, 1 to 1,048,576"``."""
+    if get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(field.annotation)))
+    kinds = {int: "an integer", float: "a finite number", str: "text", bool: "true or false"}
+    return ", ".join(filter(None, [kinds[field.annotation], limits(field)]))
 
 
 def check_parameters(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
