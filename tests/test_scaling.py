@@ -5,6 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from llbook.experiments import scaling_report as report
+from llbook.figures import scaling as figures
+from llbook.figures.style import shown_data
 from llbook.measures.scaling import (
     FEWEST,
     STRETCH,
@@ -145,3 +148,72 @@ def test_bad_input_is_named(steps, losses, options, message):
 def test_no_draws():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         bootstrap(fit(STEPS, curve(50, 0.4)), draws=0)
+
+
+def run(old, new, ratio=1.5):
+    return {
+        "curve_steps": STEPS,
+        "test_curves": np.stack([old, (old + new) / 2, new]),
+        "history_auc": np.array([c[1:].mean() for c in (old, new)]),
+        "history_ar": np.array([1.0, ratio]),
+    }
+
+
+BETTER = run(curve(200, 0.3, 2.0, t0=40), curve(60, 0.35, 2.0, t0=40))
+
+
+def test_changes_of_a_run():
+    """Of the first and the last policy, not of those between."""
+    found = report.scaling_of(BETTER, draws=10)
+    assert found.steps == 2000 and found.measured == 1.5
+    assert found.beta_change == pytest.approx(0.35 / 0.3 - 1, rel=0.1)
+    assert found.b_change < -0.5
+    assert found.change == pytest.approx(BETTER["history_auc"][1] / BETTER["history_auc"][0] - 1)
+    exact = equation_9((200, 0.3), (60, 0.35), 2000)
+    assert found.predicted() == pytest.approx(float(exact), rel=0.05)
+    assert found.predicted_draws().shape == (10,)
+
+
+def test_what_the_printed_digits_leave_open():
+    """No B and β that round to Table 1's give a ratio outside the interval."""
+    draw = np.random.default_rng(0)
+    for steps in (4000, 1e7, 1e12):
+        low, high = report.printed_interval(steps)["ar"]
+        b1, b2 = draw.uniform(3.155e8, 3.165e8, 500), draw.uniform(1.985e7, 1.995e7, 500)
+        beta1, beta2 = draw.uniform(0.115, 0.125, 500), draw.uniform(0.135, 0.145, 500)
+        ratios = equation_9((b1, beta1), (b2, beta2), steps)
+        assert low <= ratios.min() and ratios.max() <= high
+        assert ratios.max() - ratios.min() > 0.7 * (high - low)
+    assert report.printed_interval(4000)["beta"] == pytest.approx((0.08, 0.2609), abs=1e-4)
+
+
+def test_verdicts_follow_the_numbers():
+    old, new = BETTER["test_curves"][[0, -1]]
+    good = report.scaling_of(run(old, new, 3.0), draws=2)
+    better = report.scaling_of(run(old, new, 3.2), draws=2)
+    worse = report.scaling_of(run(new, old), draws=2)
+
+    def words(*rungs):
+        return [verdict.word for verdict in report.verdicts(rungs, 1e7)]
+
+    assert words([good], [better])[:2] == ["reproduced", "reproduced"]
+    assert words([good], [better])[4] == "reproduced"
+    assert words([better], [good])[4] == "not reproduced"
+    assert words([good])[4] == "undefined"
+    assert words([worse])[1:4] == ["not reproduced"] * 3
+    assert words([good, worse, good])[1] == "in part"
+    assert words([good])[6] == "not attempted at this scale"
+    assert report.verdicts([[good]], 1e6)[6].word == "attempted"
+    with pytest.raises(ValueError, match="got none"):
+        report.verdicts([], 1e7)
+
+
+def test_figures_draw_what_was_fitted():
+    found = report.scaling_of(BETTER, draws=5)
+    data = shown_data(figures.laws(found.found, found.draws, horizon=1e6))
+    assert data.count("conventional") > 50 and "1000000" in data.replace(".0", "")
+    assert "taken" in shown_data(figures.search(found.found, found.draws))
+    drawn = figures.ladder(
+        ["a", "paper"], [[-0.2], [-0.9]], [[0.1], [0.2]], [[1.5], [2.4]], [[1.4], []], paper=1
+    )
+    assert [tick.get_text() for tick in drawn.axes[0].get_yticklabels()] == ["a", "paper"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from llbook.figures import style
 from llbook.measures.scaling import Draws, Fit
@@ -89,6 +90,8 @@ def search(found: Fit, draws: Draws) -> Figure:
         label="taken",
     )
     left.set_xscale("log")
+    left.xaxis.set_major_formatter(ScalarFormatter())
+    left.xaxis.set_minor_formatter(NullFormatter())
     left.set(xlabel="t₀ (steps)", ylabel="L₀ (nats)")
     left.legend(loc="lower right", framealpha=0.9, frameon=True, fontsize=9)
     for curve, (colour, name, marker) in enumerate(zip(_COLOURS, _NAMES, "so", strict=True)):
