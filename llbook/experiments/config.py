@@ -31,6 +31,21 @@ __all__ = [
 
 PROFILES = ("smoke", "laptop", "paper")
 
+# The first row of Table 2.
+_ROW_1: dict[str, Any] = {
+    "corpus": "tinystories",
+    "size": 4096,
+    "desired_size": 512,
+    "length": 64,
+    "vocabulary": 4000,
+    "hidden": 128,
+    "heads": 8,
+    "steps": 1000,
+    "epochs": 15,
+    "step_size": 0.4,
+    "measure_every": 3,
+}
+
 # What a profile changes in a notebook's own defaults, which are those of `laptop`.
 _OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {
@@ -76,18 +91,8 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     "laptop": {},
     "paper": {
         "perceptron": {"recompute_records": True},
-        "language_model": {  # the first row of Table 2
-            "size": 4096,
-            "desired_size": 512,
-            "length": 64,
-            "vocabulary": 4000,
-            "hidden": 128,
-            "heads": 8,
-            "steps": 1000,
-            "epochs": 15,
-            "step_size": 0.4,
-            "measure_every": 3,
-        },
+        "language_model": _ROW_1,
+        "scaling_laws": _ROW_1,
     },
 }
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from llbook.data.stories import Corpus, load_corpus
 from llbook.data.windows import StoryExamples, story_examples
-from llbook.experiments.config import LanguageModelConfig
+from llbook.experiments.config import LanguageModelConfig, overrides
 from llbook.experiments.perceptron import condense
 from llbook.experiments.runs import Run, default_store, load_record, record_path, save_record
 from llbook.measures.law import (
@@ -31,6 +31,7 @@ from llbook.tasks.transformer import Architecture, Transformer, initial_paramete
 __all__ = [
     "CODE",
     "LADDER",
+    "PAPER_SCALE",
     "RECORDED",
     "build_task",
     "compute",
@@ -66,6 +67,18 @@ RECORDED: dict[str, dict[str, Any]] = {
     },
 }
 SEEDS: dict[str, tuple[int, ...]] = dict.fromkeys(RECORDED, (0, 1, 2)) | {"largest": (0,)}
+
+# The paper's own scales, for a GPU: recorded where somebody has done so, and not asked for. The
+# third row is the paper's main experiment. What a search keeps between two epochs is about
+# T·N bytes then, so that it can go on elsewhere.
+_ON_A_GPU = {"micro_batch": 1024, "policy_storage": "uint8", "precision": "tf32"}
+_TABLE_2 = overrides("paper", "language_model") | _ON_A_GPU
+PAPER_SCALE: dict[str, dict[str, Any]] = {
+    "table-2-row-1": _TABLE_2,
+    "table-2-row-2": _TABLE_2 | {"steps": 2000, "size": 2**13, "vocabulary": 4500},
+    "table-2-row-3": _TABLE_2 | {"steps": 4000, "size": 2**14, "vocabulary": 5000},
+}
+SEEDS |= dict.fromkeys(PAPER_SCALE, (0,))
 
 # The recorded settings in which T and N double from one to the next, as in the paper's Table 2.
 LADDER = ("short", "laptop", "long")
@@ -320,19 +333,38 @@ def example_texts(config: LanguageModelConfig, indices: Sequence[int]) -> list[s
     return [examples.vocabulary.decode(examples.training[int(n)].tolist()) for n in indices]
 
 
-def recorded_configs() -> dict[str, LanguageModelConfig]:
-    """Record name → configuration, for every setting and seed."""
+def recorded_configs(*, paper_scale: bool = False) -> dict[str, LanguageModelConfig]:
+    """Record name → configuration, for every setting and seed.
+
+    Args:
+        paper_scale: those of :data:`PAPER_SCALE` too, of which there need not be a record.
+    """
+    settings = RECORDED | (PAPER_SCALE if paper_scale else {})
     return {
-        f"language-model-{name}-seed{seed}": LanguageModelConfig.from_flat(changes | {"seed": seed})
-        for name, changes in RECORDED.items()
+        _record_name(name, seed): LanguageModelConfig.from_flat(changes | {"seed": seed})
+        for name, changes in settings.items()
         for seed in SEEDS[name]
     }
 
 
+def _record_name(setting: str, seed: int) -> str:
+    return f"language-model-{setting}-seed{seed}"
+
+
 def write_records(names: Iterable[str] | None = None, *, progress: bool = True) -> None:
-    """Make records anew, from the text at hand: all, or those named. Takes minutes to hours."""
-    configs = recorded_configs()
-    for name in configs if names is None else names:
+    """Make records anew, from the text at hand: all of :data:`RECORDED`, or those named.
+
+    Takes minutes to hours. A search that is interrupted goes on from its last epoch.
+
+    Raises:
+        ValueError: a name that is no record's; before anything is run.
+    """
+    configs = recorded_configs(paper_scale=True)
+    chosen = list(recorded_configs() if names is None else names)
+    for name in chosen:
+        if name not in configs:
+            raise ValueError(f"no record is called {name!r}; there are: {', '.join(configs)}")
+    for name in chosen:
         run = language_model_run(configs[name], progress=progress)
         save_record(replace(run, arrays=_condense(run.arrays)), record_path(name))
 
@@ -348,10 +380,16 @@ def _condense(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def load_records() -> dict[str, list[Run]]:
-    """The recorded runs of every setting, in the order of their seeds."""
+    """The recorded runs of every setting, in the order of their seeds.
+
+    Of the settings in :data:`PAPER_SCALE`, those that somebody has recorded.
+    """
+    there = [
+        name
+        for name in PAPER_SCALE
+        if all(record_path(_record_name(name, seed)).is_file() for seed in SEEDS[name])
+    ]
     return {
-        name: [
-            load_record(record_path(f"language-model-{name}-seed{seed}")) for seed in SEEDS[name]
-        ]
-        for name in RECORDED
+        name: [load_record(record_path(_record_name(name, seed))) for seed in SEEDS[name]]
+        for name in (*RECORDED, *there)
     }
