@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,6 +16,8 @@ from llbook.experiments.runs import build_folder, repository_root
 
 __all__ = ["main"]
 
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(llbook.__version__, prog_name="llbook")
@@ -18,32 +25,58 @@ def main() -> None:
     """Towards Optimal Learning of Language Models, made reproducible."""
 
 
-@main.command()
-@click.option("--profile", default="laptop", show_default=True, help="smoke, laptop or paper.")
-@click.option("--force", is_flag=True, help="Run every notebook, changed or not.")
-@click.option(
+def _profile(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    from llbook.experiments.config import PROFILES
+
+    if value not in PROFILES:
+        raise click.BadParameter(f"got {value!r}; expected one of {', '.join(PROFILES)}")
+    return value
+
+
+_profile_option = click.option(
+    "--profile",
+    default="laptop",
+    show_default=True,
+    envvar="LLBOOK_PROFILE",
+    show_envvar=True,
+    callback=_profile,
+    help="smoke, laptop or paper.",
+)
+_timeout_option = click.option(
     "--timeout",
     type=click.IntRange(min=1),
     default=24 * 3600,
     show_default=True,
     help="Seconds that one cell of a notebook may take.",
 )
+_values_option = click.option(
+    "-p",
+    "given",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter, by its dotted or its short name: -p search.epochs=50 -p seed=3.",
+)
+_file_option = click.option(
+    "-f",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A YAML file of parameters; -p has the last word.",
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+
+
+@main.command()
+@_profile_option
+@click.option("--force", is_flag=True, help="Run every notebook, changed or not.")
+@_timeout_option
 def build(profile: str, force: bool, timeout: int) -> None:
     """Run the notebooks that need it and build the site.
 
     Everything is written below build/ of the repository, or LLBOOK_BUILD.
     """
-    from llbook.experiments.config import PROFILES, overrides
+    from llbook.experiments.config import overrides
 
-    if profile not in PROFILES:
-        raise click.BadParameter(
-            f"got {profile!r}; expected one of {', '.join(PROFILES)}", param_hint="--profile"
-        )
-    root = repository_root()
-    if root is None:
-        raise click.ClickException(
-            "the book is built from its repository; this package was installed away from one"
-        )
+    root = _root()
     from llbook.publish.notebooks import NotebookError
     from llbook.publish.site import BookError
     from llbook.publish.site import build as build_book
@@ -64,3 +97,266 @@ def build(profile: str, force: bool, timeout: int) -> None:
             file=sys.stderr,
         )
         sys.exit(1)
+
+
+@main.command()
+@click.argument("notebook")
+@_values_option
+@_file_option
+@_profile_option
+@click.option(
+    "-o",
+    "output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT.ipynb",
+    help="Copy the executed notebook there, if it succeeds.",
+)
+@_timeout_option
+def run(
+    notebook: str,
+    given: tuple[str, ...],
+    file: Path | None,
+    profile: str,
+    output: Path | None,
+    timeout: int,
+) -> None:
+    """Execute one notebook with other parameters.
+
+    They are checked before anything starts (`llbook params NOTEBOOK` lists
+    them). The executed notebook, its parameters and where it comes from lie
+    together below build/runs/notebooks/. Exit status: 1 when a cell failed,
+    2 when nothing was started.
+    """
+    if output is not None:
+        if output.suffix != ".ipynb":
+            raise click.BadParameter(
+                f"got {str(output)!r}; a notebook's name ends in .ipynb", param_hint="-o"
+            )
+        if not output.absolute().parent.is_dir():
+            raise click.BadParameter(f"there is no folder {output.parent}", param_hint="-o")
+    schema, values = _parameters(notebook, profile, file, given)
+    from llbook.publish import runner
+    from llbook.publish.notebooks import NotebookError, Settings
+
+    settings = Settings(_root() / "book", build_folder(), timeout=timeout)
+    try:
+        done = runner.run(
+            schema,
+            settings,
+            values,
+            profile=profile,
+            output=output,
+            progress=sys.stderr.isatty(),
+        )
+    except (NotebookError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except runner.Interrupted as error:
+        print(error, file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+    print(f"{schema.notebook}: done: {done}")
+
+
+@main.command()
+@click.argument("notebook")
+@_json_option
+def params(notebook: str, as_json: bool) -> None:
+    """List the parameters of a notebook: name, type, default, range, meaning."""
+    schema, _ = _parameters(notebook, "laptop", None, ())
+    described = [parameter.described() for parameter in schema.parameters.values()]
+    if as_json:
+        _print_json(described)
+        return
+    columns = ("name", "type", "default", "range", "meaning")
+    _table(columns, ([_text(p[column]) for column in columns] for p in described))
+
+
+@main.group(invoke_without_command=True)
+@_json_option
+@click.pass_context
+def runs(context: click.Context, as_json: bool) -> None:
+    """List what the run store holds: what, parameters that differ, size, age, machine."""
+    if context.invoked_subcommand is not None:
+        return
+    from llbook.publish import listing
+
+    build = build_folder()
+    stored, notebooks = listing.stored(build), listing.notebooks(build)
+    if as_json:
+        _print_json({"runs": stored, "notebooks": notebooks})
+        return
+    if not stored and not notebooks:
+        print(f"No runs in {build / 'runs'}.")
+    columns = ("id", "state", "size", "age", "machine", "parameters")
+    for title, rows in (("Run store", stored), ("Executed notebooks", notebooks)):
+        if rows:
+            print(f"{title}\n")
+            _table(
+                columns, ([_readable(column, row[column]) for column in columns] for row in rows)
+            )
+            print()
+
+
+@runs.command()
+@click.argument("id")
+@_json_option
+def show(id: str, as_json: bool) -> None:
+    """Show a run: parameters, provenance, arrays; its checksum is compared.
+
+    ID may be the beginning of one.
+    """
+    from llbook.experiments.runs import DamagedRun
+    from llbook.publish import listing
+
+    try:
+        shown = listing.show(build_folder(), id)
+    except LookupError as error:
+        raise click.UsageError(str(error)) from None
+    except DamagedRun as error:
+        print(f"{id} is damaged: {error}; it will be computed anew", file=sys.stderr)
+        sys.exit(1)
+    if as_json:
+        _print_json(shown)
+        return
+    for title, content in sorted(shown.items(), key=lambda item: isinstance(item[1], dict)):
+        if isinstance(content, dict):
+            print(f"\n{title}")
+            _table((), ([f"  {name}", _text(value)] for name, value in content.items()))
+        else:
+            print(f"{title}: {_readable(title, content)}")
+
+
+@runs.command()
+@click.argument("notebook")
+@_values_option
+@_file_option
+@_profile_option
+def why(notebook: str, given: tuple[str, ...], file: Path | None, profile: str) -> None:
+    """Say whether a run is in the store and, where it is not, what the stored ones have otherwise."""
+    schema, values = _parameters(notebook, profile, file, given)
+    from llbook.experiments.runs import NotStored, stored_only
+
+    try:
+        function = schema.stored_run()
+    except LookupError as error:
+        raise click.UsageError(str(error.args[0])) from None
+    try:
+        with stored_only():
+            found = function(schema.config(values))
+    except NotStored as error:
+        reason = f"the stored one is damaged: {error.damage}" if error.damage else "not stored"
+        print(f"{error.id}: {reason}; it would be computed")
+        for id, differences in [*error.nearest.items()][:3]:
+            print(f"  {id} differs in")
+            for difference in differences or ["nothing: its name is another's"]:
+                print(f"    {difference}")
+        if not error.nearest:
+            print("  there is no run of its kind in the store")
+        return
+    print(
+        f"{found.id}: stored, {_readable('age', found.age.total_seconds())} old; it would be used"
+    )
+
+
+@runs.command()
+@click.argument("ids", nargs=-1)
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    metavar="DAYS",
+    help="Also runs and executed notebooks of before that many days.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def prune(ids: tuple[str, ...], older_than: float | None, dry_run: bool, yes: bool) -> None:
+    """Remove what is of no use any more, or the runs named.
+
+    Of no use are damaged runs, what killed processes left unfinished, and runs
+    that today's code, libraries or Python would never find. A search that can
+    be resumed stays, unless it is named or old.
+    """
+    from llbook.publish import listing
+
+    age = None if older_than is None else timedelta(days=older_than)
+    try:
+        found = listing.prunable(build_folder(), ids, age)
+    except LookupError as error:
+        raise click.UsageError(str(error)) from None
+    if not found:
+        print("Nothing to remove.")
+        return
+    _table(("id", "size", "why"), ((f.id, _readable("size", f.size), f.why) for f in found))
+    if dry_run:
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("nobody to ask: say --yes, or --dry-run")
+        click.confirm("Remove them?", abort=True)
+    left = [line for f in found if (line := f.remove())]
+    size = _readable("size", sum(f.size for f in found))
+    print("\n".join(left) if left else f"Removed {len(found)}, {size}.")
+    sys.exit(bool(left))
+
+
+def _root() -> Path:
+    root = repository_root()
+    if root is None:
+        raise click.ClickException(
+            "the book is built from its repository; this package was installed away from one"
+        )
+    return root
+
+
+def _parameters(
+    notebook: str, profile: str, file: Path | None, given: Sequence[str]
+) -> tuple[Any, dict[str, Any]]:
+    """Schema of a notebook and the checked values, or exit status 2."""
+    from llbook.experiments.config import ParameterError, overrides
+    from llbook.publish import runner
+
+    source = _root() / "book"
+    try:
+        name = runner.notebook_name(source, notebook)
+        schema = runner.schema(source, name)
+        pairs = [*overrides(profile, name).items()]
+        pairs += runner.read_file(file) if file is not None else []
+        for text in given:
+            key, equals, value = text.partition("=")
+            if not equals or not key:
+                raise ParameterError(f"-p: expected NAME=VALUE, got {text!r}")
+            pairs.append((key, value))
+        return schema, schema.values(pairs)
+    except (ParameterError, LookupError, OSError) as error:
+        raise click.UsageError(str(error.args[0] if error.args else error)) from None
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns as wide as they need to be; the last one is not padded."""
+    lines = [*([header] if header else []), *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "defaults"
+    return '""' if value == "" else str(value)
+
+
+def _readable(column: str, value: Any) -> str:
+    if column == "size":
+        return f"{value / 1e6:.1f} MB" if value >= 1e5 else f"{value / 1e3:.1f} kB"
+    if column == "age":
+        for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60)):
+            if value >= seconds:
+                return f"{value / seconds:.0f} {unit}"
+        return f"{value:.0f} s"
+    return _text(value)

@@ -13,7 +13,14 @@ import pytest
 from filelock import FileLock
 
 from llbook.experiments import runs
-from llbook.experiments.runs import DamagedRun, RunStore, load_record, provenance_line, save_record
+from llbook.experiments.runs import (
+    DamagedRun,
+    NotStored,
+    RunStore,
+    load_record,
+    provenance_line,
+    save_record,
+)
 
 CODE = ("llbook.experiments.runs",)
 CONFIG = {"seed": 0, "search": {"epochs": 3, "step": 0.5}, "device": "cpu"}
@@ -117,6 +124,98 @@ def test_damaged_run_is_noticed_and_recomputed(store, lines, name, harm):
     store.load_or_compute("toy", CONFIG, never, CODE)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda head: head["config"].update(seed=9), "does not have the stored checksum"),
+        (lambda head: head["provenance"].update(device="x"), "does not have the stored checksum"),
+        (lambda head: head["provenance"]["parts"]["config"].update(seed=9), "parts of its key"),
+        (lambda head: head["provenance"].update(key="0" * 64), "its key is another"),
+        (lambda head: head.update(sha257=head.pop("sha256")), "has sha257 unexpectedly"),
+    ],
+)
+def test_altered_description_of_a_run_is_noticed(store, lines, change, message):
+    run = store.load_or_compute("toy", CONFIG, curves, CODE)
+    file = store.folder / run.id / "run.json"
+    head = json.loads(file.read_text())
+    change(head)
+    file.write_text(json.dumps(head))
+    with pytest.raises(DamagedRun, match=message):
+        store.load(run.id)
+    store.load_or_compute("toy", CONFIG, curves, CODE)
+    assert message in lines[-1]
+
+
+def test_run_of_before_the_checksum_of_its_description_is_read(store):
+    run = store.load_or_compute("toy", CONFIG, curves, CODE)
+    file = store.folder / run.id / "run.json"
+    head = json.loads(file.read_text())
+    del head["sha256"]
+    file.write_text(json.dumps(head))
+    assert store.load(run.id).config == CONFIG
+    store.load_or_compute("toy", CONFIG, never, CODE)
+
+
+def test_stored_only_computes_and_writes_nothing(store, lines):
+    with runs.stored_only(), pytest.raises(NotStored) as caught:
+        store.load_or_compute("toy", CONFIG, never, CODE)
+    assert (caught.value.damage, caught.value.nearest) == ("", {})
+    assert not store.folder.exists()
+    far = store.load_or_compute("toy", CONFIG | {"seed": 1, "size": 2}, curves, CODE)
+    near = store.load_or_compute("toy", CONFIG | {"seed": 2}, curves, CODE)
+    with runs.stored_only(), pytest.raises(NotStored) as caught:
+        store.load_or_compute("toy", CONFIG, never, CODE)
+    assert list(caught.value.nearest) == [near.id, far.id]
+    assert caught.value.nearest[near.id] == ["config: seed 2 → 0"]
+    with runs.stored_only():
+        found = store.load_or_compute("toy", CONFIG | {"seed": 2}, never, CODE)
+    assert found.id == near.id
+    truncate(store.folder / near.id / "arrays.npz")
+    with runs.stored_only(), pytest.raises(NotStored) as caught:
+        store.load_or_compute("toy", CONFIG | {"seed": 2}, never, CODE)
+    assert "checksum" in caught.value.damage
+    assert (store.folder / near.id).is_dir()
+
+
+def test_entries_say_what_lies_there(store):
+    assert store.entries() == []
+    run = store.load_or_compute("toy", CONFIG, curves, CODE)
+    with pytest.raises(KeyboardInterrupt):
+        store.load_or_compute("toy", CONFIG | {"seed": 1}, interrupted, CODE, resumable=True)
+    (store.folder / f"{run.id}.damaged-1").mkdir()
+    (store.folder / f".{run.id}.partial").mkdir()
+    (store.folder / "notebooks").mkdir()
+    states = {entry.state: entry for entry in store.entries()}
+    assert states.keys() == {"stored", "interrupted", "damaged", "unfinished"}
+    assert len(store.entries()) == 4
+    assert {entry.kind for entry in store.entries()} == {"toy"}
+    entry = states["stored"]
+    assert (entry.id, entry.config) == (run.id, CONFIG)
+    size = sum(file.stat().st_size for file in (store.folder / run.id).iterdir())
+    assert entry.size == size
+    assert entry.outdated() == []
+    for entry in store.entries():
+        store.remove(entry)
+    assert store.entries() == []
+
+
+def interrupted(path):
+    path.write_bytes(b"half")
+    raise KeyboardInterrupt
+
+
+def test_outdated_names_what_changed(store, monkeypatch, tmp_path):
+    (tmp_path / "toy_engine.py").write_text("rate = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    store.load_or_compute("toy", CONFIG, curves, ["toy_engine"])
+    (entry,) = store.entries()
+    assert entry.outdated() == []
+    (tmp_path / "toy_engine.py").write_text("rate = 2\n")
+    assert entry.outdated() == ["code changed: toy_engine.py"]
+    (tmp_path / "toy_engine.py").unlink()
+    assert entry.outdated() == ["code gone: toy_engine.py"]
+
+
 def test_failed_computation_leaves_nothing(store):
     with pytest.raises(ZeroDivisionError):
         store.load_or_compute("toy", CONFIG, lambda: 1 // 0, CODE)
@@ -201,6 +300,47 @@ def test_record_round_trip(store, tmp_path):
     content = path.read_bytes()
     assert save_record(record, path).read_bytes() == content
     assert [p.name for p in path.parent.iterdir()] == ["toy.npz"]
+
+
+def test_no_byte_of_a_record_changes_unnoticed(store, tmp_path):
+    run = store.load_or_compute("toy", CONFIG, curves, CODE)
+    path = save_record(run, tmp_path / "toy.npz")
+    content = path.read_bytes()
+    noticed = 0
+    for place in range(0, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+        try:
+            record = load_record(path)
+        except DamagedRun:
+            noticed += 1
+            continue
+        # a date in the archive's own directory, say
+        assert record.config == run.config
+        assert record.provenance == run.provenance
+        assert record.arrays.keys() == run.arrays.keys()
+        for name, array in run.arrays.items():
+            np.testing.assert_array_equal(record.arrays[name], array)
+    assert noticed > len(content) / 7 / 2
+
+
+def test_record_put_together_again_is_refused_and_an_older_one_is_read(store, tmp_path):
+    run = store.load_or_compute("toy", CONFIG, curves, CODE)
+    path = save_record(run, tmp_path / "toy.npz")
+    with zipfile.ZipFile(path) as archive:
+        head = json.loads(archive.read("run.json"))
+
+    def write(head, arrays):
+        np.savez(path, **arrays)
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("run.json", json.dumps(head))
+
+    write(head, curves())
+    assert load_record(path).config == CONFIG
+    write(head, curves() | {"counts": np.ones((2, 3), int)})
+    with pytest.raises(DamagedRun, match="checksum"):
+        load_record(path)
+    write({k: v for k, v in head.items() if k != "sha256"}, curves())
+    assert load_record(path).config == CONFIG
 
 
 def test_record_by_name(store, tmp_path, monkeypatch):

@@ -321,12 +321,14 @@ def limits(field: FieldInfo) -> str:
     }
     if field.annotation is int and "lt" in bounds:
         bounds["le"] = bounds.pop("lt") - 1
+    # 1e6 is "1,000,000" as a float, too
+    bounds = {name: f"{int(b) if b == int(b) else b:,}" for name, b in bounds.items()}
     phrases = []
     if {"ge", "le"} <= bounds.keys():
-        phrases.append(f"{bounds.pop('ge'):,} to {bounds.pop('le'):,}")
+        phrases.append(f"{bounds.pop('ge')} to {bounds.pop('le')}")
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     words["multiple_of"] = "a multiple of"
-    phrases += [f"{word} {bounds[name]:,}" for name, word in words.items() if name in bounds]
+    phrases += [f"{word} {bounds[name]}" for name, word in words.items() if name in bounds]
     return ", ".join(phrases)
 
 

@@ -5,7 +5,8 @@ A **run** is a directory ``<store>/<kind>-<first 12 digits of its key>/``:
 ``arrays.npz``
     the results, NumPy arrays;
 ``run.json``
-    configuration, provenance, the parts of the key and the SHA-256 of ``arrays.npz``.
+    configuration, provenance, the parts of the key, the SHA-256 of ``arrays.npz`` and
+    that of all this.
 
 The key is the SHA-256 over everything that decides the results: kind,
 configuration (precision and data included), the source of the code that
@@ -14,7 +15,9 @@ not found, its key parts are held against those of the nearest stored run, and
 the store says what differs.
 
 A **record** is a run too costly to repeat in a build, kept with the book: one
-``.npz`` file with the same content (``book/records/NAME.npz``).
+``.npz`` file with the same content and a SHA-256 over it
+(``book/records/NAME.npz``). Runs and records of before these checksums have
+none, and are read without.
 
 Folders: ``LLBOOK_BUILD`` (default ``build/`` of the repository) holds the
 store, ``LLBOOK_RECORDS`` (default ``book/records/``) the records.
@@ -38,7 +41,8 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -53,9 +57,13 @@ import llbook
 __all__ = [
     "RECORD_LIMIT",
     "DamagedRun",
+    "Entry",
+    "NotStored",
     "Run",
     "RunStore",
     "build_folder",
+    "changes",
+    "commit",
     "default_store",
     "device_kind",
     "device_name",
@@ -68,6 +76,7 @@ __all__ = [
     "repository_root",
     "save_record",
     "source_hashes",
+    "stored_only",
     "versions",
 ]
 
@@ -78,12 +87,41 @@ LIBRARIES = ("torch", "numpy", "numba")
 """Libraries whose versions are part of every key."""
 
 _LOG = "LLBOOK_RUN_LOG"
+_HEAD = frozenset({"id", "kind", "config", "provenance", "arrays_sha256", "sha256"})
 _KIND = re.compile(r"[a-z][a-z0-9_-]*\Z")
+_ID = re.compile(r"[a-z][a-z0-9_-]*-[0-9a-f]{12}\Z")
 _ARRAY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 
 
 class DamagedRun(ValueError):
     """A stored run or record that is truncated, altered or not one at all."""
+
+
+class NotStored(LookupError):
+    """A run that would have to be computed, see :func:`stored_only`.
+
+    Attributes:
+        id: what it would be stored as.
+        damage: what is wrong with the stored run of this id; empty when there is none.
+        nearest: stored run → the phrases of :func:`explain`, the fewest first.
+    """
+
+    def __init__(self, id: str, damage: str, nearest: dict[str, list[str]]) -> None:
+        super().__init__(f"run {id} is not stored")
+        self.id, self.damage, self.nearest = id, damage, nearest
+
+
+_STORED_ONLY = ContextVar("_STORED_ONLY", default=False)
+
+
+@contextmanager
+def stored_only() -> Iterator[None]:
+    """Within it, :meth:`RunStore.load_or_compute` raises :class:`NotStored` and computes nothing."""
+    token = _STORED_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _STORED_ONLY.reset(token)
 
 
 @dataclass(frozen=True)
@@ -112,6 +150,57 @@ class Run:
     def age(self) -> timedelta:
         """Time since it was computed."""
         return datetime.now(UTC) - datetime.fromisoformat(self.provenance["date"])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What lies in a store, as :meth:`RunStore.entries` lists it.
+
+    Attributes:
+        id: its name in the store.
+        path: the run's folder, or a file.
+        state: ``"stored"``; ``"interrupted"``, a checkpoint to go on from;
+            ``"damaged"``, moved aside or without a readable ``run.json``;
+            ``"unfinished"``, left by a process that was killed while it stored.
+        size: bytes.
+        modified: when it was written.
+        config, provenance: those of ``run.json``; empty where that cannot be read.
+    """
+
+    id: str
+    path: Path
+    state: str
+    size: int
+    modified: datetime
+    config: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The experiment."""
+        return self.id.lstrip(".").partition(".")[0].rpartition("-")[0]
+
+    @property
+    def age(self) -> timedelta:
+        """Time since it was written."""
+        return datetime.now(UTC) - self.modified
+
+    def outdated(self) -> list[str]:
+        """Why this machine, as it is now, would never ask for it; empty when it might.
+
+        Phrases of :func:`explain` on code, library versions and Python. A file that is
+        new in a package is not noticed.
+        """
+        parts = self.provenance.get("parts", {})
+        known = {part: parts[part] for part in ("code", "versions", "python") if part in parts}
+        now = {"code": {}, "versions": versions(known.get("versions", {})), "python": _python()}
+        for file in known.get("code", {}):
+            module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            try:
+                now["code"][file] = source_hashes([module])[file]
+            except (LookupError, ModuleNotFoundError):
+                continue
+        return explain(known, {part: now[part] for part in known})
 
 
 class RunStore:
@@ -161,6 +250,7 @@ class RunStore:
             ValueError: an ill-formed ``kind`` or array name.
             ModuleNotFoundError: a name in ``code`` that does not exist.
             OSError: the store cannot be written to; the path is in the message.
+            NotStored: within :func:`stored_only`, the run is not there, or is damaged.
         """
         if not _KIND.match(kind):
             raise ValueError(f"kind must be lower-case letters, digits, '-' and '_', got {kind!r}")
@@ -171,12 +261,20 @@ class RunStore:
             "config": {key: value for key, value in config.items() if key != "device"},
             "code": source_hashes(code),
             "versions": versions(),
-            "python": "{}.{}".format(*sys.version_info),
+            "python": _python(),
             "device": device,
         }
         key = hashlib.sha256(_canonical(parts)).hexdigest()
         name = f"{kind}-{key[:12]}"
         path = self.folder / name
+        if _STORED_ONLY.get():
+            damage = ""
+            if path.exists():
+                try:
+                    return _load(path, key)
+                except DamagedRun as error:
+                    damage = str(error)
+            raise NotStored(name, damage, self._nearest(parts))
         waiting = partial(self._say, name, "waiting", "another process is computing it")
         with locked(self.folder / f"{name}.lock", waiting):
             why = self._why(parts)
@@ -199,7 +297,7 @@ class RunStore:
                 "seconds": round(seconds, 3),
                 "device": device_name(device),
                 "device_kind": device,
-                **_commit(),
+                **commit(),
                 "versions": parts["versions"],
                 "python": platform.python_version(),
                 "platform": f"{platform.system()} {platform.machine()}",
@@ -213,22 +311,85 @@ class RunStore:
             self._log(name, "computed", why, seconds)
             return run
 
+    def load(self, id: str) -> Run:
+        """The stored run of this id.
+
+        Raises:
+            DamagedRun: it is truncated or altered.
+            FileNotFoundError: there is none.
+        """
+        path = self.folder / id
+        if not path.is_dir():
+            raise FileNotFoundError(f"no run {path}")
+        return _load(path)
+
+    def entries(self) -> list[Entry]:
+        """All that lies in the store, the newest first. Checksums are not compared."""
+        found = []
+        for path in self.folder.glob("*"):
+            id, state, head = path.name, "stored", {}
+            if id.endswith(".checkpoint.safetensors"):
+                id, state = id.removesuffix(".checkpoint.safetensors"), "interrupted"
+            elif re.search(r"\.damaged-\d+\Z", id):
+                state = "damaged"
+            elif id.endswith(".partial"):
+                state = "unfinished"
+            elif not _ID.match(id) or not path.is_dir():
+                continue
+            try:
+                size = sum(p.stat().st_size for p in (path, *path.rglob("*")) if p.is_file())
+                modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+            except FileNotFoundError:  # another process has just removed it
+                continue
+            if state == "stored":
+                try:
+                    head = json.loads((path / "run.json").read_bytes())
+                    head = {name: dict(head[name]) for name in ("config", "provenance")}
+                    modified = datetime.fromisoformat(head["provenance"]["date"])
+                except (OSError, ValueError, LookupError, TypeError):
+                    state, head = "damaged", {}
+            found.append(Entry(id, path, state, size, modified, **head))
+        return sorted(found, key=lambda entry: (entry.modified, entry.id), reverse=True)
+
+    def remove(self, entry: Entry) -> None:
+        """Remove what :meth:`entries` listed.
+
+        Raises:
+            Timeout: a process holds the run's lock: it computes or reads it.
+            OSError: it cannot be removed; the path is in the message.
+        """
+        name = entry.id.lstrip(".").partition(".")[0]
+        # the lock itself stays: another process may be waiting for it
+        with FileLock(self.folder / f"{name}.lock", timeout=0):
+            try:
+                if entry.path.is_dir():
+                    # gone at once for others, even where removing takes a while
+                    aside = entry.path.with_name(f".{name}.removed.partial")
+                    shutil.rmtree(aside, ignore_errors=True)
+                    entry.path.rename(aside)
+                    shutil.rmtree(aside)
+                else:
+                    entry.path.unlink(missing_ok=True)
+            except OSError as error:
+                raise _unwritable(error, entry.path, "remove the run") from error
+
     def _why(self, parts: dict[str, Any]) -> str:
         """What the nearest stored run of this kind has otherwise."""
-        nearest: list[str] | None = None
+        for differences in self._nearest(parts).values():
+            return "no such run; the nearest differs in " + _some(differences)
+        return "no such run"
+
+    def _nearest(self, parts: dict[str, Any]) -> dict[str, list[str]]:
+        """Stored run of this kind → what it has otherwise, the fewest differences first."""
+        found = {}
         for file in sorted(self.folder.glob(f"{parts['kind']}-*/run.json")):
             try:
                 stored = json.loads(file.read_bytes())["provenance"]["parts"]
-                differences = explain(stored, parts)
+                if stored["kind"] == parts["kind"]:
+                    found[file.parent.name] = explain(stored, parts)
             except (OSError, ValueError, LookupError, TypeError, AttributeError):
                 continue
-            if stored["kind"] == parts["kind"] and (
-                nearest is None or len(differences) < len(nearest)
-            ):
-                nearest = differences
-        if nearest is None:
-            return "no such run"
-        return "no such run; the nearest differs in " + _some(nearest)
+        return dict(sorted(found.items(), key=lambda item: len(item[1])))
 
     def _move_aside(self, path: Path) -> Path:
         number = 1
@@ -428,6 +589,7 @@ def save_record(run: Run, path: str | os.PathLike[str]) -> Path:
     with zipfile.ZipFile(buffer, "w") as archive:
         _write_arrays(archive, arrays, zipfile.ZIP_DEFLATED)
         head = {"id": run.id, "kind": run.kind, "config": run.config, "provenance": run.provenance}
+        head["sha256"] = _checksum(head, arrays)
         archive.writestr(_member("run.json", zipfile.ZIP_DEFLATED), _readable(head))
     size = buffer.tell()
     if size > RECORD_LIMIT:
@@ -469,12 +631,13 @@ def load_record(path: str | os.PathLike[str]) -> Run:
                 )
                 for name in names
             }
+        _verify(head, arrays)
         run = Run(
             head["id"], head["kind"], head["config"], head["provenance"], arrays, recorded=True
         )
         seconds = float(run.provenance["seconds"])
     except (
-        *(zipfile.BadZipFile, zlib.error, LookupError, ValueError, TypeError),
+        *(zipfile.BadZipFile, zlib.error, LookupError, ValueError, TypeError, AttributeError),
         *(NotImplementedError, RuntimeError, EOFError, OSError),  # zipfile's, at flipped bytes
     ) as error:
         raise DamagedRun(f"{path}: not a complete record ({error})") from error
@@ -497,12 +660,7 @@ def provenance_line(run: Run, notebook: str, defaults: Mapping[str, Any]) -> str
         line names the day of the computation rather than whether it came out
         of the store, so that it stays true when the outputs are reused.
     """
-    flat, usual = _flat(run.config), _flat(_plain(defaults, "defaults"))
-    changed = [
-        f"{name.rpartition('.')[2]} = {_short(value)}"
-        for name, value in flat.items()
-        if value != usual.get(name)
-    ]
+    changed = changes(run.config, defaults)
     origin = [
         "recorded run" if run.recorded else "live run",
         str(run.provenance["device"]),
@@ -512,6 +670,16 @@ def provenance_line(run: Run, notebook: str, defaults: Mapping[str, Any]) -> str
         origin.append(f"commit {commit[:7]}" + " with changes" * bool(run.provenance["dirty"]))
     parts = [notebook, ", ".join(changed) or "default parameters", f"run {run.id}"]
     return " · ".join([*parts, ", ".join(origin)])
+
+
+def changes(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """The parameters of ``config`` that differ from ``defaults``: ``["seed = 3"]``."""
+    flat, usual = _flat(config), _flat(_plain(defaults, "defaults"))
+    return [
+        f"{name.rpartition('.')[2]} = {_short(value)}"
+        for name, value in flat.items()
+        if value != usual.get(name)
+    ]
 
 
 def _store(run: Run, path: Path) -> None:
@@ -535,6 +703,7 @@ def _store(run: Run, path: Path) -> None:
             "provenance": run.provenance,
             "arrays_sha256": checksum,
         }
+        head["sha256"] = _checksum(head)
         (unfinished / "run.json").write_bytes(_readable(head))
         unfinished.rename(path)
     except OSError as error:
@@ -542,11 +711,16 @@ def _store(run: Run, path: Path) -> None:
         raise _unwritable(error, path, "store the run") from error
 
 
-def _load(path: Path, key: str) -> Run:
+def _load(path: Path, key: str | None = None) -> Run:
+    """Read a run and compare its checksums; of this ``key``, or of whichever its name begins."""
     try:
         head = json.loads((path / "run.json").read_bytes())
-        if head["provenance"]["key"] != key:
+        found = head["provenance"]["key"]
+        if found != (key or found) or not path.name.endswith(f"-{found[:12]}"):
             raise ValueError("its key is another")
+        if hashlib.sha256(_canonical(head["provenance"]["parts"])).hexdigest() != found:
+            raise ValueError("run.json does not have the parts of its key")
+        _verify(head)
         with open(path / "arrays.npz", "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != head["arrays_sha256"]:
                 raise ValueError("arrays.npz does not have the stored checksum")
@@ -558,8 +732,24 @@ def _load(path: Path, key: str) -> Run:
         raise DamagedRun(f"{Path(error.filename).name} is missing") from error
     except LookupError as error:
         raise DamagedRun(f"run.json lacks {error}") from error
-    except (ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise DamagedRun(str(error)) from error
+
+
+def _checksum(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> str:
+    """SHA-256 over a head without its own, and over the arrays: name, type, shape and bytes."""
+    digest = hashlib.sha256(_canonical({k: v for k, v in head.items() if k != "sha256"}))
+    for name, array in sorted((arrays or {}).items()):
+        digest.update(_canonical([name, array.dtype.str, list(array.shape)]))
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _verify(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
+    if unknown := head.keys() - _HEAD:
+        raise ValueError(f"run.json has {', '.join(sorted(unknown))} unexpectedly")
+    if "sha256" in head and head["sha256"] != _checksum(head, arrays):
+        raise ValueError("the content does not have the stored checksum")
 
 
 def _check_arrays(arrays: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -615,6 +805,10 @@ def _some(phrases: Sequence[str], most: int = 3) -> str:
     return "; ".join(phrases[:most]) + (f"; and {rest} more" if rest > 0 else "")
 
 
+def _python() -> str:
+    return "{}.{}".format(*sys.version_info)
+
+
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -656,7 +850,7 @@ def _log(entry: Mapping[str, Any]) -> None:
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
-def _commit() -> dict[str, Any]:
+def commit() -> dict[str, Any]:
     """The repository's commit and whether tracked files differ from it; None outside of git."""
     root = repository_root()
     unknown = {"commit": None, "dirty": None}

@@ -35,6 +35,7 @@ __all__ = [
     "Settings",
     "check_executed",
     "execute",
+    "execute_once",
     "is_notebook",
     "published",
     "read_text_notebook",
@@ -184,6 +185,43 @@ def execute(
     )
 
 
+def execute_once(
+    name: str,
+    settings: Settings,
+    parameters: Mapping[str, Any],
+    *,
+    partial: Path,
+    progress: bool = False,
+) -> tuple[NotebookNode, list[dict[str, Any]]]:
+    """Run a notebook beside the book; nothing of the book's own executed notebooks is touched.
+
+    Args:
+        name, settings, parameters: as :func:`execute` has them.
+        partial: where the notebook is left when it does not come to its end.
+        progress: show on stderr which cell runs, and what it says there.
+
+    Returns:
+        The executed notebook, as the book would show it, and the runs it used.
+
+    Raises:
+        NotebookError: an unknown parameter, a failing cell, a cell over its time limit.
+        KeyboardInterrupt: the kernel has been shut down.
+    """
+    text = read_text_notebook(settings.source / f"{name}.md", name)
+    settings.build.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".run-", dir=settings.build) as scratch:
+        unexecuted = Path(scratch, f"{Path(name).name}.ipynb")
+        _write(text, unexecuted)
+        _check_parameters(name, unexecuted, parameters)
+        raw, runs = _papermill(
+            name, unexecuted, settings, parameters, partial=partial, progress=progress
+        )
+    result = _with_outputs(text, raw, name)
+    check_executed(result, name)
+    _clean_outputs(result)
+    return result, runs
+
+
 def check_executed(notebook: NotebookNode, name: str) -> None:
     """Raise :class:`NotebookError` for a code cell that was not executed, or whose output is an
     error that the cell's tags do not announce."""
@@ -209,14 +247,22 @@ def published(path: Path, name: str) -> NotebookNode:
 
 
 def _papermill(
-    name: str, source: Path, settings: Settings, parameters: Mapping[str, Any]
+    name: str,
+    source: Path,
+    settings: Settings,
+    parameters: Mapping[str, Any],
+    *,
+    partial: Path | None = None,
+    progress: bool = False,
 ) -> tuple[NotebookNode, list[dict[str, Any]]]:
     """Run it in an empty folder of its own; returns the raw notebook and the runs that it used."""
     import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     settings.build.mkdir(parents=True, exist_ok=True)
+    partial = partial or settings.build / "failed" / f"{name}.ipynb"
     with tempfile.TemporaryDirectory(prefix=".run-", dir=settings.build) as scratch:
         output, log = Path(scratch, "notebook.ipynb"), Path(scratch, "runs.jsonl")
         (work := Path(scratch, "work")).mkdir()
@@ -234,23 +280,49 @@ def _papermill(
                     str(output),
                     parameters=dict(parameters),
                     kernel_name="python3",
-                    progress_bar=False,
+                    progress_bar={"desc": name, "leave": False} if progress else False,
+                    stderr_file=_Aloud() if progress else None,
                     cwd=str(work),
                     execution_timeout=settings.timeout,
                     extra_arguments=["--log-level=CRITICAL"],
                 )
         except PapermillExecutionError as error:
-            _keep_failed(output, settings.build / "failed" / f"{name}.ipynb")
+            _keep_failed(output, partial)
             raise NotebookError(_failure(name, output, error)) from None
         except (CellTimeoutError, DeadKernelError) as error:
-            _keep_failed(output, settings.build / "failed" / f"{name}.ipynb")
+            _keep_failed(output, partial)
             reason = str(error).strip()
             if isinstance(error, CellTimeoutError):
                 reason = f"a cell took more than {settings.timeout} s\n{reason}"
+            else:
+                reason += "; a system that runs out of memory ends a process in this way"
             raise NotebookError(f"{name}: {reason}") from None
+        except NoSuchKernel:
+            raise NotebookError(
+                f"{name}: Jupyter finds no kernel 'python3'; make one for this environment: "
+                "python -m ipykernel install --sys-prefix"
+            ) from None
+        except KeyboardInterrupt:
+            _keep_failed(output, partial)
+            raise
         raw = nbformat.read(output, as_version=4)
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     return raw, [json.loads(line) for line in lines]
+
+
+class _Aloud:
+    """What a kernel says on stderr, above papermill's progress bar."""
+
+    def write(self, text: str) -> None:
+        from tqdm import tqdm
+
+        # of a progress bar that overwrites its line, the last state
+        for line in text.split("\n"):
+            if line := line.rstrip().rpartition("\r")[2].strip():
+                tqdm.write(line, file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def _failure(name: str, output: Path, error: Any) -> str:

@@ -1,0 +1,483 @@
+"""The command line: what it refuses before anything starts, one notebook run, the run store."""
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from conftest import ROOT, run_llbook
+from filelock import FileLock
+
+import llbook.cli
+from llbook.cli import main
+from llbook.experiments.config import Experiment, overrides
+from llbook.experiments.runs import RunStore
+from llbook.publish import runner
+
+NOTEBOOK = """---
+jupytext:
+  text_representation: {extension: .md, format_name: myst}
+kernelspec: {display_name: Python 3, language: python, name: python3}
+---
+
+# A toy
+
+```{code-cell} ipython3
+:tags: [parameters]
+count: int = 3  # how many
+rate: float = 0.5  # how fast
+word: str = "yes"  # what to say
+aloud: bool = False
+```
+
+```{code-cell} ipython3
+import sys
+
+print(word * count, rate, aloud)
+print("thinking", file=sys.stderr)
+```
+
+```{code-cell} ipython3
+print(12 // (count - 7))
+```
+"""
+CODE = ("llbook.experiments.runs",)
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    folder = tmp_path / "build"
+    monkeypatch.setenv("LLBOOK_BUILD", str(folder))
+    monkeypatch.delenv("LLBOOK_PROFILE", raising=False)
+    return folder
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch, build):
+    """A repository with the one notebook ``toy``."""
+    root = tmp_path / "root"
+    (root / "book").mkdir(parents=True)
+    (root / "book" / "toy.md").write_text(NOTEBOOK)
+    (root / "book" / "plain.md").write_text("# No notebook\n")
+    monkeypatch.setattr(llbook.cli, "repository_root", lambda: root)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return root
+
+
+def call(*arguments, expect=0):
+    result = CliRunner().invoke(main, [*map(str, arguments)])
+    assert result.exit_code == expect, result.output
+    return result
+
+
+def text_of(path):
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return "".join(o.get("text", "") for cell in cells for o in cell.outputs)
+
+
+def the_folder(build):
+    (folder,) = (build / "runs" / "notebooks").iterdir()
+    return folder
+
+
+# what is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["perceptrn"], r"no notebook 'perceptrn'; did you mean 'perceptron'\?"),
+        (["language-model", "-p", "seed=1"], "did you mean 'language_model'"),
+        (["outlook"], "no notebook 'outlook'"),
+        (["perceptron", "-p", "sede=3"], r"'sede' \(value '3'\); did you mean 'seed'\?"),
+        (["perceptron", "-p", "search.epoch=3"], "did you mean 'search.epochs'"),
+        (["perceptron", "-p", "data.epochs=3"], "did you mean 'search.epochs'"),
+        (["perceptron", "-p", "zz=3"], "known: seed, data.size, .*recompute_records"),
+        (["perceptron", "-p", "size=0"], "data.size: got 0; .*integer, 1 to 1,048,576"),
+        (["perceptron", "-p", "size=many"], "data.size: got 'many'; expected an integer, 1 to"),
+        (["perceptron", "-p", "size=1.5"], "got '1.5'; expected an integer"),
+        (["perceptron", "-p", "learning_rate=nan"], "got nan; .*above 0, at most 1,000"),
+        (["perceptron", "-p", "schedule=cosine"], "one of 'constant', 'linear'"),
+        (["perceptron", "-p", "recompute_records=maybe"], "got 'maybe'; expected bool"),
+        (["perceptron", "-p", "seed"], "expected NAME=VALUE, got 'seed'"),
+        (["language_model", "-p", "heads=5"], "heads must divide hidden, got 5 heads for 32"),
+        (["compression", "-p", "hidden=6"], "a multiple of 4"),
+        (["perceptron", "--profile", "huge"], "got 'huge'; expected one of smoke, laptop, paper"),
+        (["perceptron", "-o", "out.html"], "'out.html'; a notebook's name ends in .ipynb"),
+        (["perceptron", "-o", "none/out.ipynb"], "there is no folder none"),
+        (["perceptron", "-f", "none.yaml"], "none.yaml"),
+    ],
+)
+def test_run_refuses_before_anything_starts(build, monkeypatch, arguments, message):
+    monkeypatch.setattr(runner, "run", lambda *_, **__: pytest.fail("started"))
+    result = call("run", *arguments, expect=2)
+    assert re.search(message, result.output, re.DOTALL), result.output
+    assert not build.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1, 2]", "expected a mapping of parameters, got list"),
+        ("seed: [1", "p.yaml"),
+        ("seed: 1\nseed: 2", "'seed' is there twice"),
+        ("1: 2", "must be text, got 1"),
+        ("seed: [1, 2]", r"seed: got \[1, 2\]; expected an integer"),
+        ("search: {epoch: 3}", "did you mean 'search.epochs'"),
+        ("seed: -1\nsearch: {epochs: -2}", "seed: got -1.*search.epochs: got -2"),
+    ],
+)
+def test_run_refuses_a_file_of_parameters(build, tmp_path, content, message):
+    (tmp_path / "p.yaml").write_text(content)
+    result = call("run", "perceptron", "-f", tmp_path / "p.yaml", expect=2)
+    assert re.search(message, result.output, re.DOTALL), result.output
+    assert not build.exists()
+
+
+def test_names_and_types_of_parameters(tmp_path):
+    schema = runner.schema(ROOT / "book", "perceptron")
+    (tmp_path / "p.yaml").write_text("search: {epochs: 3, step_size: 5e-6}\ndata.size: 9\nseed: 1")
+    pairs = [*runner.read_file(tmp_path / "p.yaml"), ("seed", "2"), ("search.epochs", "7")]
+    pairs += [("recompute_records", "True"), ("learning_rate", 1)]
+    expected = {"epochs": 7, "step_size": 5e-6, "size": 9, "seed": 2, "recompute_records": True}
+    values = schema.values(pairs)
+    assert values == expected | {"learning_rate": 1.0}
+    assert type(values["learning_rate"]) is float
+    config = schema.config(values)
+    assert (config.search.epochs, config.data.size, config.training.steps) == (7, 9, 2000)
+
+
+@pytest.mark.parametrize("name", runner.notebook_names(ROOT / "book"))
+def test_params_of_every_notebook(build, name):
+    schema = runner.schema(ROOT / "book", name)
+    assert schema.model is not Experiment
+    listed = json.loads(call("params", name, "--json").output)
+    assert [p["short"] for p in listed] == list(schema.parameters)
+    text = call("params", name).output
+    for parameter in listed:
+        assert parameter["name"].rpartition(".")[2] == parameter["short"]
+        assert {"type", "default", "range", "meaning"} <= parameter.keys()
+        assert re.search(
+            rf"^{re.escape(parameter['name'])} +{parameter['type']} .*"
+            rf"{re.escape(parameter['range'])} +{re.escape(parameter['meaning'])}$",
+            text,
+            re.MULTILINE,
+        )
+    # its profiles are within its ranges
+    for profile in ("smoke", "laptop", "paper"):
+        schema.values(overrides(profile, name).items())
+    assert not build.exists()
+
+
+def test_params_as_json(build):
+    listed = {p["name"]: p for p in json.loads(call("params", "perceptron", "--json").output)}
+    assert listed["data.label_noise"] == {
+        "name": "data.label_noise",
+        "short": "label_noise",
+        "type": "float",
+        "default": 0.0,
+        "range": "0 to 0.5",
+        "minimum": 0,
+        "maximum": 0.5,
+        "meaning": "share of training labels flipped",
+    }
+    assert listed["search.schedule"]["enum"] == ["constant", "linear"]
+    assert listed["training.learning_rate"]["exclusiveMinimum"] == 0
+
+
+# one notebook
+
+
+def test_run_leaves_notebook_parameters_and_provenance_together(toy, build, tmp_path):
+    output = tmp_path / "out.ipynb"
+    result = call("run", "toy", "-p", "count=2", "-p", "rate=2e-3", "-o", output)
+    # one line, where there is no terminal
+    assert result.output == f"toy: done: {output}\n"
+    folder = the_folder(build)
+    assert {p.name for p in folder.iterdir()} == {"toy.ipynb", "parameters.yaml", "run.json"}
+    assert text_of(folder / "toy.ipynb") == "yesyes 0.002 False\n-3\n"
+    assert output.read_bytes() == (folder / "toy.ipynb").read_bytes()
+    facts = json.loads((folder / "run.json").read_text())
+    assert facts["state"] == "done"
+    assert facts["changed"] == {"count": 2, "rate": 0.002}
+    assert {"device", "commit", "versions", "python", "seconds", "runs"} <= facts.keys()
+    assert [p.name for p in build.iterdir()] == ["runs"]
+
+    # its parameters give it again, beside the first
+    call("run", toy / "book" / "toy.md", "-f", folder / "parameters.yaml", "-p", "word=no")
+    (second,) = set((build / "runs" / "notebooks").iterdir()) - {folder}
+    assert text_of(second / "toy.ipynb") == "nono 0.002 False\n-3\n"
+    parameters = yaml.safe_load((second / "parameters.yaml").read_text())
+    assert parameters == {"count": 2, "rate": 0.002, "word": "no", "aloud": False}
+
+
+def test_run_with_a_failing_cell(toy, build, tmp_path):
+    result = call("run", "toy", "-p", "count=7", "-o", tmp_path / "out.ipynb", expect=1)
+    assert result.stdout == ""
+    assert "toy: code cell 3 failed" in result.stderr
+    assert result.stderr.count("Traceback (most recent call last)") == 1
+    assert not (tmp_path / "out.ipynb").exists()
+    folder = the_folder(build)
+    assert str(folder / "toy.ipynb") in result.stderr
+    notebook = nbformat.read(folder / "toy.ipynb", as_version=4)
+    assert notebook.metadata["llbook"]["state"] == "failed"
+    assert "did not come to its end" in notebook.cells[0].source
+    assert text_of(folder / "toy.ipynb").startswith("yes" * 7)
+    assert json.loads((folder / "run.json").read_text())["state"] == "failed"
+    assert [p.name for p in build.iterdir()] == ["runs"]
+    assert "failed" in call("runs").output
+
+
+def test_run_where_nothing_can_be_written(toy, build):
+    build.touch()
+    result = call("run", "toy", expect=1)
+    assert "cannot make the folder" in result.output
+    assert str(build) in result.output
+
+
+def test_run_without_a_kernel(toy, build, monkeypatch):
+    from jupyter_client import kernelspec
+
+    def none(self, name):
+        raise kernelspec.NoSuchKernel(name)
+
+    monkeypatch.setattr(kernelspec.KernelSpecManager, "get_kernel_spec", none)
+    result = call("run", "toy", expect=1)
+    assert "python -m ipykernel install --sys-prefix" in result.stderr
+
+
+def test_kernel_that_dies(toy, build):
+    path = toy / "book" / "toy.md"
+    path.write_text(NOTEBOOK.replace("print(12", "import os; os.kill(os.getpid(), 9)\nprint(12"))
+    result = call("run", "toy", expect=1)
+    assert "runs out of memory" in result.stderr
+    assert text_of(the_folder(build) / "toy.ipynb") == "yesyesyes 0.5 False\nthinking\n"
+
+
+def test_run_on_a_terminal_shows_progress(tmp_path):
+    """A bar over the cells, and what the kernel says on stderr, above it."""
+    terminal, other = pty.openpty()
+    termios.tcsetwinsize(other, (24, 100))
+    environment = os.environ | {"LLBOOK_BUILD": str(tmp_path / "build"), "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [*(sys.executable, "-m", "llbook", "run", "perceptron"), "--profile", "smoke"],
+        stdout=subprocess.PIPE,
+        stderr=other,
+        env=environment,
+    )
+    os.close(other)
+    shown = b""
+    while True:
+        try:
+            shown += (part := os.read(terminal, 4096))
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+    os.close(terminal)
+    assert process.wait(60) == 0
+    process.stdout.close()
+    assert re.search(rb"perceptron: +\d+%\|.*cell", shown)
+    assert re.search(rb"epoch.*CR=", shown)
+
+
+def start(build, *arguments):
+    environment = os.environ | {"LLBOOK_BUILD": str(build), "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "llbook", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def children(process):
+    """Processes that ``process`` started, by Linux' own list."""
+    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return value
+
+
+def gone(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks processes up in /proc")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_in_the_middle_of_a_search(tmp_path, how):
+    build = tmp_path / "build"
+    small = overrides("smoke", "perceptron") | {"epochs": 1_000_000}
+    process = start(build, "run", "perceptron", *(f"-p{k}={v}" for k, v in small.items()))
+    # it computes once it holds the lock of its run
+    wait_for(lambda: list((build / "runs").glob("perceptron-*.lock")))
+    (kernel,) = children(process.pid)
+    os.killpg(process.pid, how)
+    output, errors = process.communicate(timeout=60)
+    wait_for(lambda: gone(kernel))
+    assert output == ""
+    assert not [p for p in (build / "runs").iterdir() if re.search(r"-[0-9a-f]{12}$", p.name)]
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert errors.startswith("perceptron: interrupted; what ran of it is in")
+        assert "Traceback" not in errors
+        folder = the_folder(build)
+        assert json.loads((folder / "run.json").read_text())["state"] == "interrupted"
+        assert [p.name for p in build.iterdir()] == ["runs"]
+    else:
+        # the next one is not held up by what is left
+        result = run_llbook("run", "perceptron", "--profile", "smoke", build=build)
+        assert result.returncode == 0, result.stderr
+
+
+# the run store
+
+
+@pytest.fixture
+def store(build):
+    made = RunStore(build / "runs", report=lambda line: None)
+    for seed in (0, 3):
+        config = {"seed": seed, "search": {"epochs": 500}, "device": "cpu"}
+        made.load_or_compute("perceptron", config, lambda: {"a": np.arange(3)}, CODE)
+    made.load_or_compute("toy", {"x": 1, "device": "cpu"}, lambda: {"a": np.zeros(2)}, CODE)
+    return made
+
+
+def ids(store, state="stored"):
+    return {entry.id for entry in store.entries() if entry.state == state}
+
+
+def test_runs_lists_what_there_is(store):
+    text = call("runs").output
+    assert re.search(r"^perceptron-[0-9a-f]{12} +stored +\d.* kB +\d+ s .* seed = 3", text, re.M)
+    assert re.search(r"^perceptron-[0-9a-f]{12} .* device = cpu$", text, re.M)
+    rows = json.loads(call("runs", "--json").output)["runs"]
+    assert {row["id"] for row in rows} == ids(store)
+    assert all(row["size"] > 100 and row["machine"] for row in rows)
+
+
+def test_runs_of_an_empty_build(build):
+    assert "No runs in" in call("runs").output
+    assert "Nothing to remove" in call("runs", "prune").output
+    assert not build.exists()
+
+
+def test_runs_show(store):
+    (toy,) = (id for id in ids(store) if id.startswith("toy"))
+    text = call("runs", "show", "toy").output
+    assert re.search(r"outdated: no\n(.*\n)*parameters\n(.*\n)*  x +1\n(.*\n)*arrays\n  a ", text)
+    assert json.loads(call("runs", "show", toy, "--json").output)["parameters"]["x"] == 1
+    assert "is the beginning of 2" in call("runs", "show", "perc", expect=2).output
+    assert "no run 'what'" in call("runs", "show", "what", expect=2).output
+    file = store.folder / toy / "arrays.npz"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "checksum" in call("runs", "show", "toy", expect=1).output
+
+
+def test_runs_why(build):
+    small = overrides("smoke", "perceptron")
+    arguments = ["runs", "why", "perceptron", *(f"-p{k}={v}" for k, v in small.items())]
+    assert "there is no run of its kind" in call(*arguments).output
+    assert not build.exists()
+    schema = runner.schema(ROOT / "book", "perceptron")
+    run = schema.stored_run()(schema.config(small))
+    assert call(*arguments).output.startswith(f"{run.id}: stored, ")
+    text = call(*arguments, "-p", "seed=3", "-p", "steps=61").output
+    assert "not stored; it would be computed" in text
+    assert (
+        f"  {run.id} differs in\n    config: seed 0 → 3\n    config: training.steps 60 → 61" in text
+    )
+    (build / "runs" / run.id / "arrays.npz").unlink()
+    assert "damaged: arrays.npz is missing" in call(*arguments).output
+    assert (build / "runs" / run.id).is_dir()
+    assert "stores no run" in call("runs", "why", "objective", expect=2).output
+    assert "did you mean 'seed'" in call("runs", "why", "perceptron", "-psede=1", expect=2).output
+
+
+def test_runs_prune_removes_what_is_of_no_use(store):
+    def litter(name, *files):
+        (store.folder / name).mkdir()
+        for file in files:
+            (store.folder / name / file).touch()
+
+    kept = ids(store)
+    litter("toy-000000000000.damaged-1", "run.json")
+    litter(".toy-000000000001.partial", "arrays.npz")
+    litter("toy-000000000002")  # without run.json
+    old = store.load_or_compute("toy", {"x": 2, "device": "cpu"}, lambda: {}, CODE).id
+    head = json.loads((store.folder / old / "run.json").read_text())
+    head["provenance"]["parts"]["versions"]["torch"] = "1.0"
+    (store.folder / old / "run.json").write_text(json.dumps(head))
+    checkpoint = store.folder / "toy-000000000003.checkpoint.safetensors"
+    checkpoint.write_bytes(b"x" * 1000)
+    before = {p.name for p in store.folder.iterdir()}
+
+    text = call("runs", "prune", "--dry-run").output
+    assert "torch 1.0 → " in text
+    assert "nobody to ask" in call("runs", "prune", expect=2).output
+    assert {p.name for p in store.folder.iterdir()} == before
+    assert "Removed 4" in call("runs", "prune", "--yes").output
+    assert ids(store) == kept
+    assert checkpoint.exists()
+    left = {p.name for p in store.folder.iterdir() if not p.name.endswith(".lock")}
+    assert left == kept | {checkpoint.name}
+    assert "Removed 1" in call("runs", "prune", "--yes", "toy-000000000003").output
+    assert not checkpoint.exists()
+    assert "Removed 3" in call("runs", "prune", "--yes", "--older-than", "0").output
+    assert not ids(store)
+
+
+def test_runs_prune_leaves_what_a_process_uses(store):
+    (toy,) = (id for id in ids(store) if id.startswith("toy"))
+    with FileLock(store.folder / f"{toy}.lock"):
+        text = call("runs", "prune", "--yes", toy, expect=1).output
+    assert "a process is using it" in text
+    assert toy in ids(store)
+
+
+def test_executed_notebooks_are_listed_shown_and_pruned(toy, build):
+    call("run", "toy", "-p", "count=1")
+    folder = the_folder(build)
+    assert "count = 1" in call("runs").output
+    shown = json.loads(call("runs", "show", "toy-", "--json").output)
+    assert shown["parameters"]["count"] == 1
+    assert shown["id"] == folder.name
+    call("runs", "prune", "--yes", folder.name)
+    assert not folder.exists()
+
+
+def test_away_from_a_repository(monkeypatch, build):
+    monkeypatch.setattr(llbook.cli, "repository_root", lambda: None)
+    for command in (["run", "perceptron"], ["params", "perceptron"], ["build"]):
+        assert "installed away from one" in call(*command, expect=1).output
+
+
+def test_module_is_the_command(tmp_path):
+    assert shutil.which("python") is not None
+    result = run_llbook("params", "perceptron", build=tmp_path / "build")
+    assert result.returncode == 0
+    assert result.stdout.startswith("name ")
