@@ -63,6 +63,7 @@ RECORDED: dict[str, dict[str, Any]] = {
         "vocabulary": 1000,
         "hidden": 64,
         "epochs": 8,
+        "step_size": 1.0,
         "measure_every": 2,
     },
 }
