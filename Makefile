@@ -1,11 +1,13 @@
 # The book, its tests and their environment. `make help` lists the targets.
 
 PROFILE ?= laptop
-TORCH ?= default
 PORT ?= 8000
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# a ready environment keeps the PyTorch it was made with
+HAS_TORCH := $(shell cat $(READY) 2>/dev/null)
+TORCH ?= $(or $(HAS_TORCH),default)
 TORCH_VERSION := 2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 FORCE ?=
@@ -15,22 +17,32 @@ FORCE ?=
 .SUFFIXES:
 .PHONY: help setup book test lock serve clean
 
+define SAME_TORCH
+@if [ -n '$(HAS_TORCH)' ] && [ '$(HAS_TORCH)' != '$(TORCH)' ]; then \
+  echo "TORCH=$(TORCH): $(VENV) was set up with TORCH=$(HAS_TORCH); for the other one remove it first: rm -r $(VENV)" >&2; exit 2; \
+fi
+endef
+
 help: ## list the targets
 	@echo "make TARGET [PROFILE=smoke|laptop|paper] [TORCH=default|cpu] [PYTHON=python3.12]"
 	@echo
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)$$/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
 
 setup: $(READY) ## the virtual environment .venv, with the versions of requirements.lock
+	$(SAME_TORCH)
 
 book: $(READY) ## run the notebooks that need it and build the site: build/html/index.html
+	$(SAME_TORCH)
 	@$(BIN)/python -m llbook build --profile '$(PROFILE)' $(if $(FORCE),--force)
 
 test: $(READY) ## the tests, a build of the whole book at the profile `smoke` among them
+	$(SAME_TORCH)
 	@$(BIN)/python -m pytest
 
 # Stamped only after success; a changed lock or pyproject.toml makes the stamp old.
 $(READY): requirements.lock pyproject.toml
 	@case '$(TORCH)' in default|cpu) ;; *) echo "TORCH: got '$(TORCH)'; expected default or cpu" >&2; exit 2;; esac
+	$(SAME_TORCH)
 	@set -e; \
 	if [ -x $(BIN)/python ] && $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  echo "Updating $(VENV)"; \
@@ -48,7 +60,7 @@ ifeq ($(TORCH),cpu)
 endif
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
+	@echo '$(TORCH)' > $@
 
 # What PyTorch needs for a GPU is pinned by PyTorch itself and differs between platforms.
 lock: ## newest versions into requirements.lock, from pyproject.toml

@@ -21,8 +21,32 @@ def run_llbook(*arguments, build, **environment):
     )
 
 
+def untracked_files():
+    """Files of the checkout that git does not have, ignored ones too; None outside of git.
+
+    Left out are build/ and the environment, and what Python and the tools keep for themselves.
+    """
+    if not (ROOT / ".git").exists():
+        return None
+    own = (":!build", ":!.venv", ":(exclude,glob)**/__pycache__/**", ":(exclude,glob).*_cache/**")
+    status = subprocess.run(
+        ["git", "status", "--porcelain", "--ignored", "-uall", "--", ".", *own],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {line[3:] for line in status.stdout.splitlines() if line[:2] in ("??", "!!")}
+
+
 @pytest.fixture(scope="session")
-def book(tmp_path_factory):
+def files_before():
+    """What :func:`untracked_files` gave before the book was built."""
+    return untracked_files()
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory, files_before):
     """The build folder of the whole book at the profile ``smoke``, built once."""
     build = tmp_path_factory.mktemp("book") / "build"
     result = run_llbook("build", "--profile", "smoke", build=build)

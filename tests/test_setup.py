@@ -1,5 +1,6 @@
 """pyproject.toml, lock and conda environment against each other; the other files of the set-up."""
 
+import os
 import re
 import subprocess
 import sys
@@ -80,6 +81,29 @@ def test_make_help_lists_every_target():
     ).stdout
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
     assert set(re.findall(r"^  ([a-z]+) ", listed, re.MULTILINE)) == set(phony)
+
+
+@pytest.mark.parametrize(
+    ("had", "asked", "status"),
+    [
+        ("default", ["TORCH=cpu"], 2),
+        ("cpu", ["TORCH=default"], 2),
+        ("cpu", ["TORCH=cpu"], 0),
+        ("cpu", [], 0),
+        ("", ["TORCH=cpu"], 0),  # made before this was written down
+    ],
+)
+def test_another_pytorch_than_the_environment_has_is_not_ignored(tmp_path, had, asked, status):
+    (tmp_path / ".ready").write_text(f"{had}\n" if had else "")
+    result = subprocess.run(
+        ["make", "--no-print-directory", "setup", f"VENV={tmp_path}", *asked],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "TORCH"},
+    )
+    assert result.returncode == status, result.stderr
+    assert (f"was set up with TORCH={had}" in result.stderr) == bool(status)
 
 
 def test_importing_the_package_is_light():
