@@ -68,7 +68,7 @@ lock: ## newest versions into requirements.lock, from pyproject.toml
 	@rm -f build/lock/compiled.txt
 	@build/lock/bin/pip-compile --quiet --no-header --strip-extras --allow-unsafe \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
-	  --upgrade-package 'torch==$(TORCH_VERSION)' --extra book --extra test --output-file build/lock/compiled.txt pyproject.toml
+	  --upgrade-package 'torch==$(TORCH_VERSION)' --extra book --extra sweep --extra test --output-file build/lock/compiled.txt pyproject.toml
 	@{ echo "# Exact versions of everything, made from pyproject.toml by 'make lock'."; \
 	  awk '/^[^ #]/ {drop = /^(nvidia|cuda)-|^triton==/} !drop && !/^    #   (nvidia|cuda)-|^# / && NF' build/lock/compiled.txt \
 	  | sed -E 's/^([^ =]+==[^ +]+)\+[A-Za-z0-9.]+/\1/'; } > requirements.lock.new
