@@ -159,6 +159,50 @@ def run(
 
 @main.command()
 @click.argument("notebook")
+@_values_option
+@_file_option
+@_profile_option
+def search(notebook: str, given: tuple[str, ...], file: Path | None, profile: str) -> None:
+    """Compute the run of a notebook, without the notebook, into the run store.
+
+    For a search that is too large for one device, under torchrun:
+
+    torchrun --nproc-per-node=2 -m llbook search language_model -p size=4096
+
+    Its processes share the examples and the policy. A search that was interrupted
+    goes on from its last epoch, with as many processes as there are then.
+    """
+    schema, values = _parameters(notebook, profile, file, given)
+    from llbook.experiments.config import LanguageModelConfig
+    from llbook.optimal import distributed
+
+    try:
+        stored_run = schema.stored_run()
+        config = schema.config(values)
+        distributed.start()
+        if distributed.process_count() == 1:
+            run = stored_run(config, progress=True)
+        elif isinstance(config, LanguageModelConfig):
+            from llbook.experiments.language_model import shared_run
+
+            run = shared_run(config, progress=True)
+        else:
+            raise click.UsageError(
+                f"{schema.notebook}: its search runs in one process; several can share that of "
+                "language_model"
+            )
+    except LookupError as error:
+        raise click.UsageError(str(error)) from None
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    if run is not None:
+        print(f"{schema.notebook}: run {run.id}")
+    distributed.stop()
+
+
+@main.command()
+@click.argument("notebook")
 @_json_option
 def params(notebook: str, as_json: bool) -> None:
     """List the parameters of a notebook: name, type, default, range, meaning."""
@@ -169,6 +213,91 @@ def params(notebook: str, as_json: bool) -> None:
         return
     columns = ("name", "type", "default", "range", "meaning")
     _table(columns, ([_text(p[column]) for column in columns] for p in described))
+
+
+@main.command()
+@click.argument("notebook")
+@click.option(
+    "-p",
+    "axes",
+    multiple=True,
+    metavar="NAME=VALUES",
+    help="A parameter and its values: -p seed=0..9 -p data.desired_size=512,4096.",
+)
+@click.option(
+    "-f",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A YAML list of parameter sets, each combined with all of -p.",
+)
+@_profile_option
+@click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler: tcp://host:8786.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes, without --scheduler.  [default: one per core; one where there is a GPU]",
+)
+@_timeout_option
+def sweep(
+    notebook: str,
+    axes: tuple[str, ...],
+    file: Path | None,
+    profile: str,
+    scheduler: str | None,
+    workers: int | None,
+    timeout: int,
+) -> None:
+    """Compute the run of a notebook for many parameter sets.
+
+    Points that are in the run store are not computed again; a failed one
+    stops no other. A table of the results, and a notebook that draws mean and
+    interval over it, lie below build/runs/sweeps/. Exit status: 1 when a point
+    failed, 2 when nothing was started.
+    """
+    if scheduler is not None and workers is not None:
+        raise click.UsageError("--workers is for this machine: a scheduler has its own")
+    schema, base = _parameters(notebook, profile, None, ())
+    from llbook.experiments.config import ParameterError
+    from llbook.publish import sweep as sweeps
+    from llbook.publish.notebooks import Settings
+
+    try:
+        schema.stored_run()
+        pairs = [_assignment(text) for text in axes]
+        sets = sweeps.read_points(file) if file is not None else [{}]
+        points = sweeps.sweep_points(schema, pairs, sets, base)
+    except (ParameterError, LookupError, OSError) as error:
+        raise click.UsageError(str(error.args[0])) from None
+    settings = Settings(
+        _root() / "book",
+        build_folder(),
+        timeout=timeout,
+        report=lambda line: print(line, flush=True),
+    )
+    try:
+        done = sweeps.sweep(
+            schema,
+            settings,
+            points,
+            scheduler=scheduler,
+            workers=workers,
+            progress=sys.stderr.isatty(),
+        )
+    except (sweeps.SweepError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(
+            "\nInterrupted; the points that are done are stored, and the next call skips them.",
+            file=sys.stderr,
+        )
+        sys.exit(_INTERRUPTED)
+    print(f"table: {done.table}")
+    if done.notebook is not None:
+        print(f"notebook: {done.notebook}")
+    if done.failed:
+        print("\n".join([f"{len(done.failed)} failed:", *done.failed]), file=sys.stderr)
+        sys.exit(1)
 
 
 @main.group(invoke_without_command=True)
@@ -320,14 +449,19 @@ def _parameters(
         schema = runner.schema(source, name)
         pairs = [*overrides(profile, name).items()]
         pairs += runner.read_file(file) if file is not None else []
-        for text in given:
-            key, equals, value = text.partition("=")
-            if not equals or not key:
-                raise ParameterError(f"-p: expected NAME=VALUE, got {text!r}")
-            pairs.append((key, value))
+        pairs += [_assignment(text) for text in given]
         return schema, schema.values(pairs)
     except (ParameterError, LookupError, OSError) as error:
         raise click.UsageError(str(error.args[0] if error.args else error)) from None
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    from llbook.experiments.config import ParameterError
+
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ParameterError(f"-p: expected NAME=VALUE, got {text!r}")
+    return name, value
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

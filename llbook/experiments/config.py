@@ -22,6 +22,7 @@ __all__ = [
     "LanguageModelConfig",
     "ParameterError",
     "PerceptronConfig",
+    "SweepConfig",
     "allowed",
     "check_parameters",
     "from_notebook",
@@ -307,6 +308,14 @@ class LanguageModelConfig(Experiment):
                 f"heads must divide hidden, got {self.model.heads} heads for {self.model.hidden}"
             )
         return self
+
+
+class SweepConfig(Experiment):
+    """The notebook that draws the table of a sweep."""
+
+    table: str = Field("", description="table.csv of a sweep; empty: the recorded perceptron runs")
+    over: str = Field("seed", description="the parameter that means are taken over")
+    confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals")
 
 
 def limits(field: FieldInfo) -> str:

@@ -1,0 +1,141 @@
+"""The results of a sweep: its table, the groups in it, and mean and interval of each."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from llbook.experiments import perceptron
+from llbook.experiments.runs import Run
+
+__all__ = ["Interval", "SweepTable", "interval", "read_table", "recorded_table"]
+
+# the columns of a table between its parameters and its measures
+_FACTS = ("run", "state", "seconds", "error")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean of the defined ones of some values, and a confidence interval of it.
+
+    Attributes:
+        values: all of them, those that are undefined as NaN.
+        mean: NaN when none is defined.
+        low, high: of Student's interval; NaN when fewer than two are defined.
+    """
+
+    values: tuple[float, ...]
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SweepTable:
+    """A table of results.
+
+    Attributes:
+        varying: the parameters that differ between points.
+        measures: names of the results.
+        rows: a mapping per finished point, with parameters as text and measures as numbers.
+        failed: points without a result.
+    """
+
+    varying: tuple[str, ...]
+    measures: tuple[str, ...]
+    rows: tuple[Mapping[str, Any], ...]
+    failed: int
+
+    def groups(self, over: str) -> dict[str, list[Mapping[str, Any]]]:
+        """The points that differ in ``over`` alone, by what they have in common.
+
+        Args:
+            over: the dotted name of a parameter, or its last part.
+
+        Raises:
+            ValueError: there are other parameters, but not this one.
+        """
+        names = [name for name in self.varying if over in (name, name.rpartition(".")[2])]
+        if not names and self.varying:
+            raise ValueError(f"over must be one of {', '.join(self.varying)}, got {over!r}")
+        rest = [name for name in self.varying if name not in names]
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for row in self.rows:
+            label = ", ".join(f"{name.rpartition('.')[2]} = {row[name]}" for name in rest)
+            found.setdefault(label or "all points", []).append(row)
+        return found
+
+    def intervals(self, over: str, measure: str, confidence: float) -> dict[str, Interval]:
+        """:func:`interval` of a measure for each of :meth:`groups`."""
+        return {
+            label: interval([row[measure] for row in rows], confidence)
+            for label, rows in self.groups(over).items()
+        }
+
+
+def interval(values: Sequence[float], confidence: float) -> Interval:
+    """Mean and Student's confidence interval of the mean, of the values that are defined."""
+    known = np.array([value for value in values if math.isfinite(value)], dtype=float)
+    mean = float(known.mean()) if len(known) else math.nan
+    low = high = math.nan
+    if len(known) > 1:
+        half = stats.t.ppf((1 + confidence) / 2, len(known) - 1) * stats.sem(known)
+        low, high = mean - float(half), mean + float(half)
+    return Interval(tuple(map(float, values)), mean, low, high)
+
+
+def read_table(path: Path) -> SweepTable:
+    """The ``table.csv`` of a sweep.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not such a table, or no point of it has a result.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        header, rows = list(reader.fieldnames or ()), list(reader)
+    try:
+        first, last = header.index(_FACTS[0]), header.index(_FACTS[-1])
+    except ValueError:
+        raise ValueError(f"{path}: not the table of a sweep; its columns are {header}") from None
+    done = [row for row in rows if not row["error"]]
+    if not done:
+        raise ValueError(f"{path}: none of its {len(rows)} points has a result")
+    return _table(done, header[:first], header[last + 1 :], len(rows) - len(done))
+
+
+def recorded_table() -> SweepTable:
+    """The recorded perceptron runs as the table of a sweep over settings and seeds."""
+    rows = [
+        {"setting": name, "seed": str(run.config["seed"])} | _measures(run)
+        for name, runs in perceptron.load_records().items()
+        for run in runs
+    ]
+    measures = [name for name in rows[0] if name not in ("setting", "seed")]
+    return _table(rows, ["setting", "seed"], measures, 0)
+
+
+def _table(
+    rows: Sequence[Mapping[str, Any]],
+    parameters: Sequence[str],
+    measures: Sequence[str],
+    failed: int,
+) -> SweepTable:
+    varying = [name for name in parameters if len({row[name] for row in rows}) > 1]
+    numbers = [dict(row) | {name: float(row[name]) for name in measures} for row in rows]
+    return SweepTable(tuple(varying), tuple(measures), tuple(numbers), failed)
+
+
+def _measures(run: Run) -> dict[str, float]:
+    return {
+        name.removeprefix("history_"): float(array[-1])
+        for name, array in run.arrays.items()
+        if name.startswith("history_")
+    }
