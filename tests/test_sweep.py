@@ -169,7 +169,7 @@ def wait_for(condition, seconds=120):
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
+        time.sleep(0.05)
     return value
 
 
@@ -195,7 +195,7 @@ in_proc = pytest.mark.skipif(
 def test_lost_worker_is_replaced(tmp_path):
     build = tmp_path / "build"
     # long enough to be met while they are computed
-    small = SMALL | {"epochs": 1500, "measure_every": 500}
+    small = SMALL | {"epochs": 500, "measure_every": 250}
     options = [option for name, value in small.items() for option in ("-p", f"{name}={value}")]
     process = start(build, *("-m", "llbook", "sweep", "perceptron"), *options, "-p", "seed=0..2")
     worker = wait_for(lambda: next(iter(holders(build / "runs")), None))
