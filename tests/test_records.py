@@ -1,13 +1,25 @@
 """Recorded runs: what they say of themselves, and that the code still makes them."""
 
+import os
+
 import numpy as np
 import pytest
 
-from llbook.experiments.config import PerceptronConfig
-from llbook.experiments.perceptron import compute, recorded_configs
+from llbook.experiments import language_model, perceptron
 from llbook.experiments.runs import load_record, record_path, records_folder
+from llbook.experiments.study import study_path
+from llbook.measures.law import contributions, similarity
+from llbook.optimal.process import constant_policy, train
 
-CONFIGS = recorded_configs()
+PERCEPTRON = perceptron.recorded_configs()
+# records of larger runs are welcome, not asked for
+LANGUAGE_MODEL = {
+    name: config
+    for name, config in language_model.recorded_configs(larger=True).items()
+    if name in language_model.recorded_configs() or record_path(name).is_file()
+}
+CONFIGS = PERCEPTRON | LANGUAGE_MODEL
+MEASURES = ("auc", "desired_auc", "cr", "similarity", "future_similarity")
 
 
 def record(name):
@@ -15,35 +27,82 @@ def record(name):
 
 
 def test_there_is_a_record_for_every_setting_and_nothing_else():
-    assert {path.stem for path in records_folder().glob("perceptron-*")} == set(CONFIGS)
+    files = {path for path in records_folder().iterdir() if path != study_path()}
+    assert files == {record_path(name) for name in CONFIGS}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_provenance_and_contents(name):
-    run = record(name)
+    run, config = record(name), CONFIGS[name]
     assert run.recorded
-    assert PerceptronConfig(**run.config) == CONFIGS[name]
+    for key, value in config.model_dump().items():
+        if key != "data":
+            assert run.config[key] == value
+    text = {"corpus", "path"}  # a run knows the text itself, not where it lay
+    assert run.config["data"] == config.data.model_dump(exclude=text)
     assert {"commit", "device", "versions", "seconds", "date"} <= set(run.provenance)
     assert record_path(name).stat().st_size < 4 * 2**20
-    assert run.arrays["history_epoch"][-1] == CONFIGS[name].search.epochs
-    assert not any(array.ndim == 2 and 4096 in array.shape for array in run.arrays.values())
+    assert run.arrays["history_epoch"][-1] == config.search.epochs
+    whole_policy = (config.training.steps, config.data.size)
+    assert not any(array.shape == whole_policy for array in run.arrays.values())
 
 
-def recompute(name, epochs):
-    config = CONFIGS[name]
-    search = config.search.model_copy(update={"epochs": epochs, "measure_every": 10})
-    return compute(config.model_copy(update={"search": search}))
+@pytest.mark.parametrize("name", LANGUAGE_MODEL)
+def test_records_of_the_language_model_hold_no_text(name):
+    run = record(name)
+    assert run.config["corpus_name"] in ("file", "tinystories")
+    assert len(run.config["corpus_sha256"]) == 64
+    assert all(array.dtype.kind in "fiub" for array in run.arrays.values())
+    assert run.arrays["example_hash"].shape == (CONFIGS[name].data.size,)
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name.endswith("seed0")])
+def first_epochs(config, epochs):
+    """The configuration with fewer epochs, all of them measured as in the record."""
+    search = config.search.model_copy(update={"epochs": epochs, "measure_every": max(epochs, 1)})
+    return config.model_copy(update={"search": search})
+
+
+@pytest.mark.parametrize("name", [name for name in PERCEPTRON if name.endswith("seed0")])
 def test_first_steps_come_out_again(name):
     """Ten search epochs where ε does not depend on their number, else conventional learning alone."""
     constant = CONFIGS[name].search.schedule == "constant"
-    fresh, kept = recompute(name, 10 if constant else 0), record(name).arrays
+    fresh = perceptron.compute(first_epochs(CONFIGS[name], 10 if constant else 0))
+    kept = record(name).arrays
     rows = len(fresh["history_epoch"])
-    for measure in ("auc", "desired_auc", "cr", "similarity", "future_similarity"):
+    for measure in MEASURES:
         expected = kept[f"history_{measure}"][:rows]
         # float32 over thousands of steps: another processor rounds otherwise
         assert fresh[f"history_{measure}"] == pytest.approx(expected, rel=2e-3), measure
     columns = kept["curve_steps"]
     assert np.allclose(fresh["test_curves"][0][columns], kept["test_curves"][0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODEL)
+def test_first_steps_of_the_language_model_come_out_again(name):
+    """The examples, from the same text, and the first steps of conventional learning on them."""
+    if not os.environ.get("LLBOOK_TINYSTORIES"):
+        pytest.skip("the records were made from real text: LLBOOK_TINYSTORIES does not name it")
+    kept, config = record(name), CONFIGS[name]
+    corpus, examples = language_model.load_examples(config)
+    if corpus.sha256 != kept.config["corpus_sha256"]:
+        pytest.skip(f"the record was made from another text than {corpus.name}")
+    hashes = language_model.example_hashes(examples)
+    np.testing.assert_array_equal(hashes, kept.arrays["example_hash"])
+    for array in ("perturbed", "edits", "story"):
+        np.testing.assert_array_equal(getattr(examples, array), kept.arrays[array], err_msg=array)
+    steps = 10
+    task = language_model.build_task(config, examples)
+    policy = constant_policy(task, steps)
+    process = train(task, policy)
+    columns = kept.arrays["curve_steps"][kept.arrays["curve_steps"] <= steps]
+    assert len(columns) >= 10
+    fresh = task.trajectory_losses(process.trajectory, task.test).numpy()[columns]
+    assert fresh == pytest.approx(kept.arrays["test_curves"][0][: len(columns)], rel=1e-4)
+    instant = contributions(task, process, examples=task.test)
+    fresh = similarity(instant, policy).numpy()[columns[:-1]]
+    assert fresh == pytest.approx(kept.arrays["similarity"][0][: len(columns) - 1], rel=1e-2)
+
+
+def test_an_unknown_record_is_refused_before_anything_runs():
+    with pytest.raises(ValueError, match="no record is called 'largest'"):
+        language_model.write_records(["language-model-short-seed0", "largest"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,20 +25,24 @@ from llbook.measures.law import (
     similarity,
     zero_weight_share,
 )
+from llbook.optimal.distributed import Shared, process_count, share, told
 from llbook.optimal.search import Epoch, search
+from llbook.tasks.task import Task
 from llbook.tasks.transformer import Architecture, Transformer, initial_parameters
 
 __all__ = [
     "CODE",
     "LADDER",
-    "PAPER_SCALE",
+    "LARGER",
     "RECORDED",
     "build_task",
     "compute",
+    "example_hashes",
     "example_texts",
     "language_model_run",
     "load_records",
     "recorded_configs",
+    "shared_run",
     "write_records",
 ]
 
@@ -56,6 +60,15 @@ RECORDED: dict[str, dict[str, Any]] = {
     "short": {"steps": 40, "size": 64, "vocabulary": 350},
     "laptop": {},
     "long": {"steps": 160, "size": 256, "vocabulary": 450},
+}
+SEEDS: dict[str, tuple[int, ...]] = dict.fromkeys(RECORDED, (0, 1, 2))
+
+# Larger ones, recorded where somebody has done so: an hour of two cores; and, for a GPU, the rows of
+# the paper's Table 2, the third of which is its main experiment. What a search keeps between two
+# epochs is about T·N bytes then, so that it can go on elsewhere.
+_ON_A_GPU = {"micro_batch": 1024, "policy_storage": "uint8", "precision": "tf32"}
+_TABLE_2 = overrides("paper", "language_model") | _ON_A_GPU
+LARGER: dict[str, dict[str, Any]] = {
     "largest": {
         "steps": 300,
         "size": 512,
@@ -66,20 +79,11 @@ RECORDED: dict[str, dict[str, Any]] = {
         "step_size": 1.0,
         "measure_every": 2,
     },
-}
-SEEDS: dict[str, tuple[int, ...]] = dict.fromkeys(RECORDED, (0, 1, 2)) | {"largest": (0,)}
-
-# The paper's own scales, for a GPU: recorded where somebody has done so, and not asked for. The
-# third row is the paper's main experiment. What a search keeps between two epochs is about
-# T·N bytes then, so that it can go on elsewhere.
-_ON_A_GPU = {"micro_batch": 1024, "policy_storage": "uint8", "precision": "tf32"}
-_TABLE_2 = overrides("paper", "language_model") | _ON_A_GPU
-PAPER_SCALE: dict[str, dict[str, Any]] = {
     "table-2-row-1": _TABLE_2,
     "table-2-row-2": _TABLE_2 | {"steps": 2000, "size": 2**13, "vocabulary": 4500},
     "table-2-row-3": _TABLE_2 | {"steps": 4000, "size": 2**14, "vocabulary": 5000},
 }
-SEEDS |= dict.fromkeys(PAPER_SCALE, (0,))
+SEEDS |= dict.fromkeys(LARGER, (0,))
 
 # The recorded settings in which T and N double from one to the next, as in the paper's Table 2.
 LADDER = ("short", "laptop", "long")
@@ -109,8 +113,10 @@ def load_examples(config: LanguageModelConfig) -> tuple[Corpus, StoryExamples]:
     )
 
 
-def build_task(config: LanguageModelConfig, examples: StoryExamples) -> Transformer:
+def build_task(config: LanguageModelConfig, examples: StoryExamples) -> Transformer | Shared:
     """Model, θ_0 and examples of a configuration, on its device.
+
+    Where ``torchrun`` started several processes, each gets its share of the examples.
 
     Raises:
         RuntimeError: ``device`` is ``"cuda"`` and there is none.
@@ -137,20 +143,28 @@ def build_task(config: LanguageModelConfig, examples: StoryExamples) -> Transfor
         architecture, config.seed, dtype=torch.float64 if wide else torch.float32
     )
     low = config.precision in ("bfloat16", "tf32")
-    return Transformer(
+    sets = {
+        "training examples": examples.training,
+        "desired examples": examples.desired,
+        "test examples": examples.test,
+    }
+    if shared := process_count() > 1:
+        sets = {what: part[share(len(part), what=what)] for what, part in sets.items()}
+    task = Transformer(
         architecture,
-        *(part.to(device) for part in (examples.training, examples.desired, examples.test)),
+        *(part.to(device) for part in sets.values()),
         initial=initial.to(device),
         learning_rate=config.training.learning_rate,
         micro_batch=config.computation.micro_batch,
         products=config.precision if low else "full",
     )
+    return Shared(task, len(examples.training)) if shared else task
 
 
 class _Measure:
     """Collects what figures need of each measured policy; survives an interruption."""
 
-    def __init__(self, task: Transformer, config: LanguageModelConfig, clean: Tensor) -> None:
+    def __init__(self, task: Task, config: LanguageModelConfig, clean: Tensor) -> None:
         self.task, self.last_epoch, self.clean = task, config.search.epochs, clean
         self.rows: list[dict[str, float]] = []
         self.curves: dict[str, list[Tensor]] = {}
@@ -185,7 +199,7 @@ class _Measure:
             idle = instant <= 0
             rows, columns = _heat_map_places(instant)
             quantiles = policy.new_tensor(QUANTILES)
-            spread = [torch.quantile(row * self.task.size, quantiles) for row in policy]
+            spread = [torch.quantile(row * policy.shape[1], quantiles) for row in policy]
             self.last |= {
                 "last_desired": epoch.desired,
                 "gap": gap.absolute,
@@ -290,20 +304,35 @@ def compute(
     arrays["curve_steps"] = np.arange(config.training.steps + 1)
     arrays |= {name: torch.stack(list_).numpy() for name, list_ in measure.curves.items()}
     arrays |= {name: tensor.cpu().numpy() for name, tensor in measure.last.items()}
-    hashes = [hashlib.sha256(row.tobytes()).digest()[:8] for row in examples.training.numpy()]
     return arrays | {
         "perturbed": examples.perturbed,
         "edits": examples.edits,
         "story": examples.story,
-        "example_hash": np.frombuffer(b"".join(hashes), dtype="<u8"),
+        "example_hash": example_hashes(examples),
     }
 
 
-def language_model_run(config: LanguageModelConfig, *, progress: bool = False) -> Run:
+def example_hashes(examples: StoryExamples) -> np.ndarray:
+    """A number for each training example, made from its tokens, shape (N,): no text."""
+    hashes = [hashlib.sha256(row.tobytes()).digest()[:8] for row in examples.training.numpy()]
+    return np.frombuffer(b"".join(hashes), dtype="<u8")
+
+
+def language_model_run(
+    config: LanguageModelConfig,
+    *,
+    progress: bool = False,
+    before: Callable[[Path], object] | None = None,
+) -> Run:
     """The run of a configuration, from the run store where it is already there.
 
     The text enters the run's configuration, and so its key, by its checksum. An
     interrupted search goes on from its last epoch.
+
+    Args:
+        config: the experiment.
+        progress: show a progress bar.
+        before: called before anything is computed, with the place of the checkpoint.
     """
     corpus, examples = load_examples(config)
     facts = {
@@ -319,13 +348,48 @@ def language_model_run(config: LanguageModelConfig, *, progress: bool = False) -
     settings = config.model_dump()
     # where the text came from does not matter, once it is known which text it is
     settings["data"] = {k: v for k, v in settings["data"].items() if k not in ("corpus", "path")}
+
+    def computed(path: Path) -> dict[str, np.ndarray]:
+        if before is not None:
+            before(path)
+        return compute(config, examples, progress=progress, checkpoint=path)
+
     return default_store().load_or_compute(
         "language-model",
         settings | facts,
-        lambda path: compute(config, examples, progress=progress, checkpoint=path),
+        computed,
         CODE,
         resumable=True,
     )
+
+
+def shared_run(config: LanguageModelConfig, *, progress: bool = False) -> Run | None:
+    """:func:`language_model_run` by all processes that ``torchrun`` started, together.
+
+    The store and the checkpoint have to be where all of them can read. The run is the
+    same as that of one process but for rounding, and has the same key.
+
+    Returns:
+        The run, on the first process; None on the others.
+
+    Raises:
+        ValueError: fewer examples of a set than processes.
+    """
+    if torch.distributed.get_rank() != 0:
+        if path := told():
+            compute(config, checkpoint=Path(path))
+        return None
+    computing = False
+
+    def begin(path: Path) -> None:
+        nonlocal computing
+        computing = True
+        told(str(path))
+
+    run = language_model_run(config, progress=progress, before=begin)
+    if not computing:
+        told(None)
+    return run
 
 
 def example_texts(config: LanguageModelConfig, indices: Sequence[int]) -> list[str]:
@@ -334,13 +398,13 @@ def example_texts(config: LanguageModelConfig, indices: Sequence[int]) -> list[s
     return [examples.vocabulary.decode(examples.training[int(n)].tolist()) for n in indices]
 
 
-def recorded_configs(*, paper_scale: bool = False) -> dict[str, LanguageModelConfig]:
+def recorded_configs(*, larger: bool = False) -> dict[str, LanguageModelConfig]:
     """Record name → configuration, for every setting and seed.
 
     Args:
-        paper_scale: those of :data:`PAPER_SCALE` too, of which there need not be a record.
+        larger: those of :data:`LARGER` too, of which there need not be a record.
     """
-    settings = RECORDED | (PAPER_SCALE if paper_scale else {})
+    settings = RECORDED | (LARGER if larger else {})
     return {
         _record_name(name, seed): LanguageModelConfig.from_flat(changes | {"seed": seed})
         for name, changes in settings.items()
@@ -360,7 +424,7 @@ def write_records(names: Iterable[str] | None = None, *, progress: bool = True) 
     Raises:
         ValueError: a name that is no record's; before anything is run.
     """
-    configs = recorded_configs(paper_scale=True)
+    configs = recorded_configs(larger=True)
     chosen = list(recorded_configs() if names is None else names)
     for name in chosen:
         if name not in configs:
@@ -383,11 +447,11 @@ def _condense(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def load_records() -> dict[str, list[Run]]:
     """The recorded runs of every setting, in the order of their seeds.
 
-    Of the settings in :data:`PAPER_SCALE`, those that somebody has recorded.
+    Of the settings in :data:`LARGER`, those that somebody has recorded.
     """
     there = [
         name
-        for name in PAPER_SCALE
+        for name in LARGER
         if all(record_path(_record_name(name, seed)).is_file() for seed in SEEDS[name])
     ]
     return {

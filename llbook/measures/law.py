@@ -56,7 +56,7 @@ def contributions(task: Task, process: Any, *, examples: Any = None) -> Tensor:
     for t, row in enumerate(result):
         theta = process.trajectory[t]
         row.copy_(task.directional_derivatives(theta, task.mean_gradient(theta, examples)[1]))
-    return result
+    return task.gather(result)
 
 
 def future_contributions(task: Task, gradient: Tensor) -> Tensor:

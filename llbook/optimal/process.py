@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from llbook.optimal import closed_form
+from llbook.optimal.distributed import Shared, SharedTrajectory
 from llbook.tasks.perceptron import Perceptron
 from llbook.tasks.task import Task
 
@@ -36,7 +37,7 @@ class Process:
             see :func:`train`.
     """
 
-    trajectory: Tensor | HostTrajectory | Replayed
+    trajectory: Tensor | HostTrajectory | Replayed | SharedTrajectory
 
     @property
     def steps(self) -> int:
@@ -108,10 +109,10 @@ class Replayed(Sequence[Tensor]):
 
 
 def constant_policy(task: Task, steps: int) -> Tensor:
-    """Conventional learning, γ_{n,t} = 1/N, shape (T, N)."""
+    """Conventional learning, γ_{n,t} = 1/N, shape (T, N); of a shared task its own columns."""
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    return task.initial.new_full((steps, task.size), 1 / task.size)
+    return task.initial.new_full((steps, task.size), 1 / task.total)
 
 
 def check_policy(task: Task, policy: Tensor) -> None:
@@ -123,7 +124,7 @@ def check_policy(task: Task, policy: Tensor) -> None:
             sum is not 1; the message names the row.
     """
     check_form(task, policy)
-    lowest, totals = policy.amin(1), policy.sum(1)
+    lowest, totals = policy.amin(1), task.summed(policy.sum(1))
     slack = 1e-4 if policy.dtype == torch.float32 else 1e-9
     wrong = ~((lowest >= 0) & ((totals - 1).abs() <= slack))
     if bool(wrong.any()):
@@ -160,7 +161,8 @@ def train(task: Task, policy: Tensor, *, trajectory: str = "memory") -> Process:
         trajectory: where θ_0 … θ_T are kept: ``"memory"``, of the task's device;
             ``"host"``, the CPU's memory; ``"checkpoints"``, √T of them on the
             device, the others to be replayed. The last needs the policy as it is
-            for as long as the process is used.
+            for as long as the process is used. A shared task keeps each state of
+            the first two in one process only.
 
     Raises:
         TypeError, ValueError: see :func:`check_policy`; an unknown ``trajectory``.
@@ -171,9 +173,12 @@ def train(task: Task, policy: Tensor, *, trajectory: str = "memory") -> Process:
     if trajectory not in TRAJECTORIES:
         raise ValueError(f"trajectory must be one of {TRAJECTORIES}, got {trajectory!r}")
     policy = policy.detach()
-    states: Tensor | HostTrajectory | Replayed
+    states: Tensor | HostTrajectory | Replayed | SharedTrajectory
     if isinstance(task, Perceptron):
         states = closed_form.descend(task, policy)
+    elif isinstance(task, Shared) and trajectory != "checkpoints":
+        states = SharedTrajectory(task, len(policy), host=trajectory == "host")
+        _descend(task, task.initial, policy, states.put)
     elif trajectory == "memory":
         states = task.initial.new_empty(len(policy) + 1, task.initial.numel())
         _descend(task, task.initial, policy, lambda t, theta: states[t].copy_(theta))

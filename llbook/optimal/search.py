@@ -30,6 +30,7 @@ from llbook.optimal.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from llbook.optimal.distributed import Shared
 from llbook.optimal.process import Process, check_policy, constant_policy, train
 from llbook.optimal.simplex import project
 from llbook.tasks.task import Task
@@ -68,7 +69,7 @@ class Search:
     """What :func:`search` returns.
 
     Attributes:
-        policy: the last policy, shape (T, N).
+        policy: the last policy, shape (T, N); of a shared task the columns of this process.
         process: the training under it.
         history: one dictionary per measured epoch with the keys ``epoch``;
             ``objective``, J = Σ_t L_dsr(θ_t) on the desired examples; on the test
@@ -169,10 +170,10 @@ def search(
     if initial_policy is None:
         policy = constant_policy(task, steps)
     else:
-        check_policy(task, initial_policy)
-        if len(initial_policy) != steps:
-            raise ValueError(f"initial_policy has {len(initial_policy)} steps, expected {steps}")
-        policy = initial_policy.clone()
+        policy = task.own(initial_policy).clone()
+        check_policy(task, policy)
+        if len(policy) != steps:
+            raise ValueError(f"initial_policy has {len(policy)} steps, expected {steps}")
 
     history: list[dict[str, float]] = []
     first_test: Tensor | None = None
@@ -187,7 +188,7 @@ def search(
         "measure_every": measure_every,
         "policy_storage": policy_storage,
         "dtype": str(policy.dtype),
-        "size": task.size,
+        "size": task.total,
         "parameters": task.initial.numel(),
     }
     if checkpoint is not None and checkpoint.exists():
@@ -197,7 +198,7 @@ def search(
                 f"{checkpoint} is of another search: it has {facts['identity']}, "
                 f"asked for is {identity}"
             )
-        policy = decode_policy(tensors, policy)
+        policy = task.own(decode_policy(tensors, policy))
         start, history = facts["updates"], facts["history"]
         first_test = tensors["first_test"].to(policy.device)
         if isinstance(callback, Recorder):
@@ -205,7 +206,13 @@ def search(
             callback.restore({name.removeprefix(_RECORDED): t for name, t in recorded.items()})
     # where every update is a line of its own (a log, a notebook), a few a minute will do
     pause = 0.1 if sys.stderr.isatty() else 15.0
-    bar = tqdm(total=epochs, initial=start, disable=not progress, unit="epoch", mininterval=pause)
+    bar = tqdm(
+        total=epochs,
+        initial=start,
+        disable=not (progress and task.first),
+        unit="epoch",
+        mininterval=pause,
+    )
     with bar, _deterministic(policy.device):
         for number in range(start, epochs + 1):
             process = train(task, policy, trajectory=trajectory)
@@ -227,12 +234,13 @@ def search(
             if last:
                 break
             rate = scale * (1 - number / epochs) if schedule == "linear" else scale
-            policy = project(policy.add_(gradient, alpha=-rate))
+            policy.add_(gradient, alpha=-rate)
+            policy = task.project(policy) if isinstance(task, Shared) else project(policy)
             if checkpoint is not None or policy_storage != "float32":
-                stored = encode_policy(policy, policy_storage)
+                stored = encode_policy(task.gather(policy), policy_storage)
                 if policy_storage != "float32":
-                    policy = decode_policy(stored, policy)
-            if checkpoint is not None:
+                    policy = task.own(decode_policy(stored, policy))
+            if checkpoint is not None and task.first:
                 kept = callback.tensors() if isinstance(callback, Recorder) else {}
                 stored |= {f"{_RECORDED}{name}": tensor for name, tensor in kept.items()}
                 stored["first_test"] = first_test
@@ -268,6 +276,7 @@ def _measure(
 ) -> tuple[Epoch, float]:
     desired = task.trajectory_losses(process.trajectory, task.desired)
     test = task.trajectory_losses(process.trajectory, task.test)
+    policy, gradient = task.gather(policy), task.gather(gradient)
     gap = first_order_gap(future_contributions(task, gradient), policy)
     measures = {
         "epoch": number,

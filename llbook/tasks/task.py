@@ -48,6 +48,28 @@ class Task(ABC):
         """N, the number of training examples."""
         return len(self.training)
 
+    @property
+    def total(self) -> int:
+        """N over all processes, where several share a search; else :attr:`size`."""
+        return self.size
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes files and shows progress."""
+        return True
+
+    def summed(self, own: Tensor) -> Tensor:
+        """The sum of a tensor over all processes."""
+        return own
+
+    def gather(self, columns: Tensor) -> Tensor:
+        """The columns of all processes, (T, size) → (T, N)."""
+        return columns
+
+    def own(self, whole: Tensor) -> Tensor:
+        """The columns of this process, (T, N) → (T, size)."""
+        return whole
+
     def mean_loss(self, theta: Tensor, examples: Any) -> Tensor:
         """The mean loss over ``examples`` in nats (Eq. 2 for the desired set)."""
         return self.losses(theta, examples).mean()

@@ -1,0 +1,103 @@
+"""One search over several processes."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from llbook.optimal.checkpoint import load_checkpoint
+from llbook.optimal.distributed import share
+
+SCRIPT = Path(__file__).with_name("shared_search.py")
+
+
+def start(*arguments, processes, **environment):
+    """``torchrun`` on this machine, on CPUs."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.run(
+        [sys.executable, *launcher, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        | environment,
+    )
+
+
+def searched(folder, processes, precision="float64", checkpoint="", dies_after=""):
+    out = folder / f"{processes}-{precision}-{bool(checkpoint)}.npz"
+    result = start(SCRIPT, out, precision, checkpoint, dies_after, processes=processes)
+    if not dies_after:
+        assert result.returncode == 0, result.stderr
+        with np.load(out) as file:
+            return {name: file[name] for name in file}
+    return result
+
+
+def assert_same(got, expected, tolerance):
+    """Every array of a run, but for its own shares of the work."""
+    for name in expected.keys() - {"columns", "states"}:
+        if expected[name].dtype.kind in "iub":
+            np.testing.assert_array_equal(got[name], expected[name], err_msg=name)
+            continue
+        scale = max(1e-12, np.nanmax(np.abs(expected[name])))
+        np.testing.assert_allclose(
+            got[name] / scale, expected[name] / scale, rtol=0, atol=tolerance, err_msg=name
+        )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    return {precision: searched(folder, 1, precision) for precision in ("float64", "float32")}
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-9), ("float32", 1e-4)])
+def test_several_processes_find_what_one_finds(alone, tmp_path, processes, precision, tolerance):
+    got = searched(tmp_path, processes, precision)
+    assert got["columns"] <= -(-14 // processes), "a process holds more than its columns"
+    assert got["states"] <= -(-8 // processes), "a process keeps more than its states"
+    # curves and summaries are stored in float32 whatever the search computes in
+    single = {name for name, array in alone[precision].items() if array.dtype == np.float32}
+    exact = {name: array for name, array in alone[precision].items() if name not in single}
+    assert_same(got, exact, tolerance)
+    assert_same(got, alone[precision], max(tolerance, 1e-6))
+
+
+def test_a_process_that_dies_ends_the_others_and_the_search_goes_on(alone, tmp_path):
+    path = tmp_path / "search.safetensors"
+    result = searched(tmp_path, 3, checkpoint=path, dies_after=2)
+    assert result.returncode != 0
+    assert re.search(r"exitcode\s*:\s*9", result.stderr), result.stderr
+    assert not list(tmp_path.glob("*.npz"))
+    assert load_checkpoint(path)[1]["updates"] == 2
+    got = searched(tmp_path, 2, checkpoint=path)
+    assert_same(got, {k: v for k, v in alone["float64"].items() if v.dtype != np.float32}, 1e-9)
+
+
+def test_the_command_stores_the_run_once(tmp_path):
+    command = ("-m", "llbook", "search", "language_model", "--profile", "smoke")
+    build = {"LLBOOK_BUILD": str(tmp_path)}
+    first = start(*command, processes=2, **build)
+    assert first.returncode == 0, first.stderr
+    name = re.search(r"run (language-model-\w+)", first.stdout)[1]
+    stored = json.loads((tmp_path / "runs" / name / "run.json").read_text())
+    second = start(*command, processes=2, **build)
+    assert second.returncode == 0 and name in second.stdout
+    again = json.loads((tmp_path / "runs" / name / "run.json").read_text())
+    assert again["provenance"]["date"] == stored["provenance"]["date"]
+    many = start(*command, "-p", "desired_size=1", processes=2, **build)
+    assert many.returncode != 0
+    assert "at least one of the desired examples for each process, got 1 for 2" in many.stderr
+
+
+def test_one_process_has_everything():
+    assert share(5, what="examples", rank=0) == slice(0, 5)
