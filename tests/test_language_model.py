@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from llbook.experiments.config import LanguageModelConfig
-from llbook.experiments.language_model import compute, load_examples
+from llbook.experiments.language_model import compute, load_examples, precision_errors
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.checkpoint import (
     decode_policy,
@@ -259,6 +259,11 @@ def test_what_a_run_holds():
     assert arrays["history_ar"][0] == 1
     assert arrays["history_objective"][-1] < arrays["history_objective"][0]
     assert arrays["weight_spread"].shape == (len(arrays["weight_quantiles"]), steps)
+
+
+def test_precision_errors_are_those_of_the_whole_sweep():
+    errors = precision_errors(SMALL)
+    assert 0 < errors["float32"] < 1e-4 < errors["bfloat16"] < 0.1
 
 
 def test_records_hold_no_text():

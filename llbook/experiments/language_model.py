@@ -25,7 +25,9 @@ from llbook.measures.law import (
     similarity,
     zero_weight_share,
 )
+from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.distributed import Shared, process_count, share, told
+from llbook.optimal.process import constant_policy, train
 from llbook.optimal.search import Epoch, search
 from llbook.tasks.task import Task
 from llbook.tasks.transformer import Architecture, Transformer, initial_parameters
@@ -41,6 +43,7 @@ __all__ = [
     "example_texts",
     "language_model_run",
     "load_records",
+    "precision_errors",
     "recorded_configs",
     "shared_run",
     "write_records",
@@ -390,6 +393,24 @@ def shared_run(config: LanguageModelConfig, *, progress: bool = False) -> Run | 
     if not computing:
         told(None)
     return run
+
+
+def precision_errors(config: LanguageModelConfig) -> dict[str, float]:
+    """Relative error of ∂J/∂γ under conventional learning in each precision, against float64.
+
+    Training and backward sweep both run in that precision, so that this is all of its error:
+    ‖difference‖ / ‖∂J/∂γ‖ over every (t, n). TF32 is there where a GPU is.
+    """
+    examples = load_examples(config)[1]
+
+    def gradient(precision: str) -> Tensor:
+        task = build_task(config.model_copy(update={"precision": precision}), examples)
+        policy = constant_policy(task, config.training.steps)
+        return policy_gradient(task, policy, train(task, policy)).double()
+
+    exact = gradient("float64")
+    others = ["float32", "bfloat16"] + ["tf32"] * (exact.device.type == "cuda")
+    return {name: float((gradient(name) - exact).norm() / exact.norm()) for name in others}
 
 
 def example_texts(config: LanguageModelConfig, indices: Sequence[int]) -> list[str]:
