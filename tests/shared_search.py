@@ -1,7 +1,7 @@
-"""What ``torchrun`` starts in the tests of shared searches: one search, its results in a file.
+"""What ``torchrun`` starts in the tests of shared searches: searches, their results in files.
 
-Arguments: the file, the precision, a checkpoint or "", and the number of updates after
-which the last process dies.
+Arguments: a folder, a checkpoint or "" (and both precisions), and the number of updates
+after which the last process dies.
 """
 
 import os
@@ -14,7 +14,7 @@ import torch.distributed as dist
 from llbook.experiments import language_model
 from llbook.experiments.config import LanguageModelConfig
 from llbook.optimal import distributed
-from llbook.optimal.distributed import SharedTrajectory
+from llbook.optimal.distributed import Shared, SharedTrajectory
 from llbook.optimal.process import constant_policy, train
 
 FLAT = {
@@ -32,32 +32,46 @@ FLAT = {
 }
 
 
-def main(out, precision, path, dies_after):
+def main(folder, path, dies_after):
     distributed.start()
-    last = dist.is_initialized() and dist.get_rank() == dist.get_world_size() - 1
-    config = LanguageModelConfig.from_flat(FLAT | {"precision": precision})
-    if dies_after and last:
-        step = type(language_model.build_task(config, language_model.load_examples(config)[1]))
-        project, calls = step.project, [0]
+    for precision in ("float64",) if path else ("float64", "float32"):
+        searched(
+            LanguageModelConfig.from_flat(FLAT | {"precision": precision}),
+            Path(folder) / f"{precision}.npz",
+            Path(path) if path else None,
+            int(dies_after or 0),
+        )
+    distributed.stop()
 
-        def dying(self, columns):
-            calls[0] += 1
-            if calls[0] > int(dies_after):
-                os._exit(9)
-            return project(self, columns)
 
-        step.project = dying
-    arrays = language_model.compute(config, checkpoint=Path(path) if path else None)
-    facts = {}
-    if dist.is_initialized() and dist.get_world_size() > 1:
+def searched(config, out, path, dies_after):
+    shared = distributed.process_count() > 1
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    if dies_after and rank == distributed.process_count() - 1:
+        die_at(dies_after)
+    arrays = language_model.compute(config, checkpoint=path)
+    if shared:
         task = language_model.build_task(config, language_model.load_examples(config)[1])
         policy = constant_policy(task, config.training.steps)
         process = train(task, policy)
         assert isinstance(process.trajectory, SharedTrajectory)
-        facts = {"columns": policy.shape[1], "states": len(process.trajectory.states)}
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        np.savez(out, **arrays, **facts)
-    distributed.stop()
+        arrays |= {"columns": policy.shape[1], "states": len(process.trajectory.states)}
+    if rank == 0:
+        np.savez(out, **arrays)
+
+
+def die_at(update):
+    """End this process at once, in the projection after so many updates."""
+    project, calls = Shared.project, 0
+
+    def dying(self, columns):
+        nonlocal calls
+        calls += 1
+        if calls > update:
+            os._exit(9)
+        return project(self, columns)
+
+    Shared.project = dying
 
 
 main(*sys.argv[1:])

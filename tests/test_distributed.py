@@ -31,14 +31,17 @@ def start(*arguments, processes, **environment):
     )
 
 
-def searched(folder, processes, precision="float64", checkpoint="", dies_after=""):
-    out = folder / f"{processes}-{precision}-{bool(checkpoint)}.npz"
-    result = start(SCRIPT, out, precision, checkpoint, dies_after, processes=processes)
-    if not dies_after:
-        assert result.returncode == 0, result.stderr
-        with np.load(out) as file:
-            return {name: file[name] for name in file}
-    return result
+def searched(folder, processes, checkpoint="", dies_after=""):
+    """Arrays by precision; where a process dies, what was printed."""
+    result = start(SCRIPT, folder, checkpoint, dies_after, processes=processes)
+    if dies_after:
+        return result
+    assert result.returncode == 0, result.stderr
+    found = {}
+    for path in folder.glob("*.npz"):
+        with np.load(path) as file:
+            found[path.stem] = {name: file[name] for name in file}
+    return found
 
 
 def assert_same(got, expected, tolerance):
@@ -55,21 +58,20 @@ def assert_same(got, expected, tolerance):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("alone")
-    return {precision: searched(folder, 1, precision) for precision in ("float64", "float32")}
+    return searched(tmp_path_factory.mktemp("alone"), 1)
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-9), ("float32", 1e-4)])
-def test_several_processes_find_what_one_finds(alone, tmp_path, processes, precision, tolerance):
-    got = searched(tmp_path, processes, precision)
-    assert got["columns"] <= -(-14 // processes), "a process holds more than its columns"
-    assert got["states"] <= -(-8 // processes), "a process keeps more than its states"
-    # curves and summaries are stored in float32 whatever the search computes in
-    single = {name for name, array in alone[precision].items() if array.dtype == np.float32}
-    exact = {name: array for name, array in alone[precision].items() if name not in single}
-    assert_same(got, exact, tolerance)
-    assert_same(got, alone[precision], max(tolerance, 1e-6))
+def test_several_processes_find_what_one_finds(alone, tmp_path, processes):
+    found = searched(tmp_path, processes)
+    for precision, tolerance in (("float64", 1e-9), ("float32", 1e-4)):
+        got = found[precision]
+        assert got["columns"] <= -(-14 // processes), "a process holds more than its columns"
+        assert got["states"] <= -(-8 // processes), "a process keeps more than its states"
+        # curves and summaries are stored in float32 whatever the search computes in
+        exact = {k: v for k, v in alone[precision].items() if v.dtype != np.float32}
+        assert_same(got, exact, tolerance)
+        assert_same(got, alone[precision], max(tolerance, 1e-6))
 
 
 def test_a_process_that_dies_ends_the_others_and_the_search_goes_on(alone, tmp_path):
@@ -79,8 +81,9 @@ def test_a_process_that_dies_ends_the_others_and_the_search_goes_on(alone, tmp_p
     assert re.search(r"exitcode\s*:\s*9", result.stderr), result.stderr
     assert not list(tmp_path.glob("*.npz"))
     assert load_checkpoint(path)[1]["updates"] == 2
-    got = searched(tmp_path, 2, checkpoint=path)
-    assert_same(got, {k: v for k, v in alone["float64"].items() if v.dtype != np.float32}, 1e-9)
+    got = searched(tmp_path, 2, checkpoint=path)["float64"]
+    exact = {k: v for k, v in alone["float64"].items() if v.dtype != np.float32}
+    assert_same(got, exact, 1e-9)
 
 
 def test_the_command_stores_the_run_once(tmp_path):

@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from numba import get_num_threads, set_num_threads
 from torch import Tensor
 
 from llbook.optimal.simplex import project
@@ -38,8 +37,6 @@ def start() -> bool:
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ or dist.is_initialized():
         return dist.is_initialized()
-    # torchrun sets the threads of PyTorch; as many again of Numba would be in their way
-    set_num_threads(min(get_num_threads(), torch.get_num_threads()))
     if not torch.cuda.is_available():
         dist.init_process_group("gloo")
         return True
