@@ -12,6 +12,7 @@ from llbook.measures.scaling import (
     FEWEST,
     STRETCH,
     Law,
+    NoLawError,
     acceleration,
     bootstrap,
     equation_9,
@@ -145,6 +146,43 @@ def test_bad_input_is_named(steps, losses, options, message):
         fit(steps, losses, **options)
 
 
+@pytest.mark.parametrize("losses", [np.linspace(1, 2, 2001), np.full(2001, np.inf)])
+def test_what_is_wrong_with_a_curve_is_told_from_a_wrong_call(losses):
+    with pytest.raises(NoLawError):
+        fit(STEPS, losses)
+    with pytest.raises(ValueError, match="l0") as raised:
+        fit(STEPS, curve(50, 0.4, 1.0), l0=-1.0)
+    assert not isinstance(raised.value, NoLawError)
+
+
+def test_a_search_that_ends_at_its_border_says_so():
+    y = curve(200, 0.3, 2.0, noise=0.02)
+    assert fit(STEPS, y).at_border == (False, False)
+    assert fit(STEPS, y, t0=10, l0=1.0).at_border == (False, False)
+    # a faster and faster fall: the later the better, and no floor at all
+    faster = np.exp(-0.15 * np.log(np.maximum(STEPS, 1)) ** 2)
+    assert fit(STEPS, faster).at_border == (True, True)
+
+
+def test_a_law_that_hardly_falls_overflows_nothing():
+    flat = 3 - 1e-6 * np.log(np.maximum(STEPS, 1))
+    found = fit(STEPS, [flat, flat - 1e-4], t0=0, l0=1.0)
+    draws = bootstrap(found, draws=5)
+    assert found.laws[0].b == np.inf and np.isinf(draws.b).all()
+    assert acceleration(found.laws[1], found.laws[0], 2000) > 1e9
+
+
+def test_draws_that_do_not_fall_have_no_law():
+    """Noise far above a slight fall: some resampled curves rise."""
+    noise = np.random.default_rng(0).normal(0, 0.1, len(STEPS))
+    found = fit(STEPS, 5 * np.maximum(STEPS, 1) ** -0.01 * np.exp(noise), t0=0, l0=0.0)
+    draws = bootstrap(found, draws=200)
+    lost = np.isnan(draws.beta[:, 0])
+    assert 0 < lost.sum() < 200
+    assert np.isnan(draws.l0[lost]).all() and np.isnan(draws.log_b[lost]).all()
+    assert (draws.beta[~lost] > 0).all() and np.isfinite(draws.t0[~lost]).all()
+
+
 def test_no_draws():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         bootstrap(fit(STEPS, curve(50, 0.4)), draws=0)
@@ -206,6 +244,89 @@ def test_verdicts_follow_the_numbers():
     assert report.verdicts([[good]], 1e6)[6].word == "attempted"
     with pytest.raises(ValueError, match="got none"):
         report.verdicts([], 1e7)
+
+
+SHORT = BETTER | {name: BETTER[name][..., :11] for name in ("curve_steps", "test_curves")}
+
+
+def test_a_run_without_a_law_says_why():
+    none = report.scaling_of(SHORT, draws=2)
+    assert none.found is None and none.steps == 10 and none.measured == 1.5
+    assert math.isnan(none.b_change) and math.isnan(none.predicted())
+    assert report.interval(none.predicted_draws()) == report.NO_LAW
+    assert "got 10 points from 1 to 10" in report.law_sentence(none)
+    label, *cells = report.law_row("a run", [none])
+    assert label.endswith("no law in 1 of 1") and set(cells) == {report.NO_LAW}
+    b, beta, measured, predicted, change = report.rung_row([none])
+    assert (b, beta, measured, predicted) == (report.NO_LAW, report.NO_LAW, "1.50", report.NO_LAW)
+    assert change.startswith("−")
+    assert report.border_sentence([none]) == ""
+    found = {verdict.item: verdict for verdict in report.verdicts([[none]], 1e7)}
+    assert len(found) == 7
+    words = [verdict.word for verdict in found.values()]
+    assert words.count("not attempted at this scale") == 6
+    assert found["Table 2: AR grows with the scale"].ours == "1.50"
+
+
+def test_runs_of_which_one_has_no_law():
+    good, none = report.scaling_of(BETTER, draws=2), report.scaling_of(SHORT, draws=2)
+    alone = report.law_row("", [good])
+    assert report.law_row("", [good, none]) == ["; no law in 1 of 2", *alone[1:]]
+    assert report.rung_row([good, none])[0] == report.rung_row([good])[0]
+    whole, part = (report.verdicts([rung], 1e7) for rung in ([good], [good, none]))
+    assert [verdict.word for verdict in whole][:2] == ["reproduced", "reproduced"]
+    assert [verdict.word for verdict in part][:2] == ["not reproduced", "in part"]
+    assert part[0].ours.endswith("; no law in 1")
+    assert part[5].word == "not reproduced"
+
+
+def test_sentences_follow_the_numbers():
+    good = report.scaling_of(BETTER, draws=2)
+    worse = report.scaling_of(run(*BETTER["test_curves"][[-1, 0]]), draws=2)
+    assert "as in the paper" in report.law_sentence(good)
+    assert "B does not fall and β does not grow" in report.law_sentence(worse)
+    noisy = [curve(200, 0.3, 2.0, noise=0.02), curve(60, 0.35, 2.0, noise=0.02)]
+    inside = report.scaling_of(run(*noisy), draws=2)
+    assert "In none of 1 recorded run " in report.border_sentence([inside])
+    faster = np.exp(-0.15 * np.log(np.maximum(STEPS, 1)) ** 2)
+    border = report.scaling_of(run(faster, 0.9 * faster), draws=2)
+    assert report.border_sentence([inside, border]).startswith(
+        "Of 2 recorded runs, the search ends at the last t₀ that it may try in 1, and at the least "
+        "or the greatest L₀ in 1:"
+    )
+
+
+def test_how_far_seeds_are_apart():
+    good = report.scaling_of(BETTER, draws=2)
+    worse = report.scaling_of(run(*BETTER["test_curves"][[-1, 0]]), draws=2)
+    (old, _), (new, _) = good.found.laws, worse.found.laws
+    found = report.apart([[good, worse], [good], []])
+    assert found["b"] == pytest.approx(old.b / new.b)
+    assert found["beta"] == pytest.approx(new.beta / old.beta)
+    assert math.isnan(report.apart([[good]])["b"])
+
+
+def test_ratio_from_relative_changes():
+    """The coefficients themselves cancel but for B of conventional learning."""
+    b, beta, steps = -0.937, 0.187, 4000
+    value, low, high = report.from_changes(b, beta, steps)
+    for own in (0.115, 0.12, 0.125):
+        exact = equation_9((3.16e8, own), (3.16e8 * (1 + b), own * (1 + beta)), steps)
+        assert value == pytest.approx(float(exact))
+    draw = np.random.default_rng(0).uniform(-1, 1, (3, 500))
+    b1 = 3.16e8 + 0.005e8 * draw[0]
+    b2, ratio = b1 * (1 + b + 5e-4 * draw[1]), 1 + beta + 5e-4 * draw[2]
+    drawn = [float(equation_9((x, 1), (y, z), steps)) for x, y, z in zip(b1, b2, ratio)]
+    assert low <= min(drawn) < value < max(drawn) <= high
+    assert max(drawn) - min(drawn) > 0.7 * (high - low)
+
+
+def test_figures_without_a_law_and_beyond_it():
+    data = shown_data(figures.no_law(STEPS, BETTER["test_curves"][[0, -1]]))
+    assert data.count("near-optimal") == data.count("conventional") == len(STEPS)
+    found = report.scaling_of(BETTER, draws=2)
+    with pytest.raises(ValueError, match="beyond the last step, 2000, got 100"):
+        figures.laws(found.found, found.draws, horizon=100)
 
 
 def test_figures_draw_what_was_fitted():

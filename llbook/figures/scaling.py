@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
+from numpy.typing import ArrayLike
 
 from llbook.figures import style
 from llbook.measures.scaling import Draws, Fit
 
-__all__ = ["ladder", "laws", "search"]
+__all__ = ["ladder", "laws", "no_law", "search"]
 
 _COLOURS = (style.CONVENTIONAL, style.NEAR_OPTIMAL)
 _NAMES = ("conventional", "near-optimal")
@@ -24,7 +25,14 @@ def laws(found: Fit, draws: Draws, *, horizon: float) -> Figure:
         found: laws of conventional and of near-optimal learning.
         draws: their resampled companions.
         horizon: last step shown on the right.
+
+    Raises:
+        ValueError: a horizon that is not beyond the last step.
     """
+    if not horizon > found.steps[-1]:
+        raise ValueError(
+            f"horizon must be beyond the last step, {found.steps[-1]:g}, got {horizon}"
+        )
     figure, (left, right) = style.subplots(1, 2, figsize=(8.8, 4.0), sharey=False)
     last = found.steps[-1]
     near = np.geomspace(max(found.laws[0].t0, found.steps[0]), last, 80)
@@ -35,7 +43,7 @@ def laws(found: Fit, draws: Draws, *, horizon: float) -> Figure:
         left.plot(near, law(near), color=colour, label=f"law, r² = {law.r2:.4f}")
         right.plot(near, law(near), color=colour)
         right.plot(far, law(far), color=colour, linestyle="--", label=name)
-        low, high = np.quantile(draws.losses(curve, far), [0.05, 0.95], axis=0)
+        low, high = np.nanquantile(draws.losses(curve, far), [0.05, 0.95], axis=0)
         right.fill_between(far, low, high, color=colour, alpha=0.18, linewidth=0)
     if found.laws[0].t0 > 0:
         left.axvline(found.laws[0].t0, color="#555555", linestyle=":", linewidth=1.2, label="t₀")
@@ -48,6 +56,21 @@ def laws(found: Fit, draws: Draws, *, horizon: float) -> Figure:
     left.set(ylabel="test loss (nats)")
     left.legend(fontsize=9)
     right.legend(fontsize=9)
+    return figure
+
+
+def no_law(steps: ArrayLike, losses: ArrayLike) -> Figure:
+    """In the place of the others, where no law can be fitted: the two loss curves alone.
+
+    Args:
+        steps: shape (n,).
+        losses: of conventional and of near-optimal learning in nats, shape (2, n).
+    """
+    figure, axes = style.subplots()
+    for curve, colour, name in zip(np.asarray(losses), _COLOURS, _NAMES, strict=True):
+        axes.plot(np.asarray(steps), curve, color=colour, label=name)
+    axes.set(xlabel="step t", ylabel="test loss (nats)", title="no law can be fitted")
+    axes.legend()
     return figure
 
 

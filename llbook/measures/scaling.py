@@ -28,6 +28,7 @@ __all__ = [
     "Draws",
     "Fit",
     "Law",
+    "NoLawError",
     "acceleration",
     "bootstrap",
     "equation_9",
@@ -42,6 +43,10 @@ FEWEST = 16
 
 _POINTS = 100
 _FLOORS = 1 - np.geomspace(1, 0.02, 60)  # L_0 over the least loss: 0 to 0.98
+
+
+class NoLawError(ValueError):
+    """Curves to which no law can be fitted: too short, not falling, or not finite."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,24 @@ class Fit:
     floors: NDArray[np.float64]
     r2: NDArray[np.float64]
 
+    @property
+    def at_border(self) -> tuple[bool, bool]:
+        """Whether t_0 is the last, and L_0 the first or last, that the search could try.
+
+        The highest r² is then no maximum. A t_0 of 0 is none of these: nothing was left out.
+        """
+        law, (starts, floors) = self.laws[0], (self.starts, self.floors)
+        return (
+            len(starts) > 1 and law.t0 == float(starts[-1]),
+            len(floors) > 1 and law.l0 in (floors[0], floors[-1]),
+        )
+
 
 @dataclass(frozen=True)
 class Draws:
     """Laws of resampled curves: D draws of C laws, each draw with one t_0 and one L_0.
+
+    A draw whose curves do not fall has no law: nan.
 
     Attributes:
         log_b, beta: shape (D, C).
@@ -107,6 +126,12 @@ class Draws:
     beta: NDArray[np.float64]
     l0: NDArray[np.float64]
     t0: NDArray[np.float64]
+
+    @property
+    def b(self) -> NDArray[np.float64]:
+        """B in steps, shape (D, C); infinite where a float cannot hold it."""
+        with np.errstate(over="ignore"):
+            return np.exp(self.log_b)
 
     def law(self, draw: int, curve: int) -> Law:
         """One of them; its r² is not kept."""
@@ -122,7 +147,8 @@ class Draws:
         """The losses in nats that the draws predict at ``steps`` (n,), shape (D, n)."""
         logs = np.log(np.asarray(steps, dtype=float))[None]
         power = self.beta[:, curve, None] * (self.log_b[:, curve, None] - logs)
-        return self.l0[:, None] + np.exp(power)
+        with np.errstate(over="ignore"):
+            return self.l0[:, None] + np.exp(power)
 
 
 def fit(
@@ -140,9 +166,10 @@ def fit(
         t0, l0: given, or searched for the highest mean r².
 
     Raises:
-        ValueError: shapes that do not fit; steps that do not rise; losses that are not
-            positive and finite; an L_0 that is not below every loss; too short a curve; a
-            curve that does not fall. The message says what was got.
+        NoLawError: too short a curve; one that does not fall; losses that are not positive
+            and finite.
+        ValueError: shapes that do not fit; steps that do not rise; a t_0 that leaves too
+            little; an L_0 that is not below every loss. The message says what was got.
     """
     steps_, losses_ = _thinned(steps, losses)
     starts = _starts(steps_) if t0 is None else np.array([float(t0)])
@@ -155,7 +182,7 @@ def fit(
     log_b, beta, r2 = _lines(steps_, losses_[None], starts, floors[None])
     mean = r2[0].mean(0)  # (G, S)
     if not np.isfinite(mean).any():
-        raise ValueError("a curve does not fall over any stretch that is long enough for a law")
+        raise NoLawError("a curve does not fall over any stretch that is long enough for a law")
     g, s = np.unravel_index(int(np.argmax(mean)), mean.shape)
     laws = tuple(
         Law(
@@ -204,9 +231,9 @@ def bootstrap(found: Fit, *, draws: int = 200, seed: int = 0) -> Draws:
     best = mean.reshape(draws, -1).argmax(1)
     g, s = np.unravel_index(best, mean.shape[1:])
     rows = np.arange(draws)
-    return Draws(
-        log_b[rows, :, g, s], beta[rows, :, g, s], floors[rows, g], found.starts[s].astype(float)
-    )
+    chosen = log_b[rows, :, g, s], beta[rows, :, g, s], floors[rows, g], found.starts[s]
+    falls = np.isfinite(mean[rows, g, s])
+    return Draws(*(np.where(falls, part.T, np.nan).T for part in chosen))
 
 
 def acceleration(new: Law, old: Law, steps: float) -> float:
@@ -218,7 +245,8 @@ def acceleration(new: Law, old: Law, steps: float) -> float:
     left = float(old(steps)) - new.l0
     if not left > 0:
         return math.nan
-    return math.exp(math.log(steps) - new.log_b + math.log(left) / new.beta)
+    with np.errstate(over="ignore"):
+        return float(np.exp(math.log(steps) - new.log_b + math.log(left) / new.beta))
 
 
 def equation_9(
@@ -247,11 +275,11 @@ def _thinned(
         raise ValueError("steps must rise from each point to the next")
     if not (np.isfinite(curves).all() and (curves > 0).all()):
         bad = curves[~(np.isfinite(curves) & (curves > 0))][0]
-        raise ValueError(f"losses must be positive and finite, got {bad}")
+        raise NoLawError(f"losses must be positive and finite, got {bad}")
     keep = t >= 1
     t, curves = t[keep], curves[:, keep]
     if not _long_enough(t):
-        raise ValueError(_too_short(t))
+        raise NoLawError(_too_short(t))
     wanted = np.geomspace(t[0], t[-1], _POINTS)
     places = np.unique(np.abs(t[:, None] - wanted).argmin(0))
     return t[places], curves[:, places]
