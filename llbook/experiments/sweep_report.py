@@ -69,6 +69,8 @@ class SweepTable:
         found: dict[str, list[Mapping[str, Any]]] = {}
         for row in self.rows:
             label = ", ".join(f"{name.rpartition('.')[2]} = {row[name]}" for name in rest)
+            if rest == ["setting"]:
+                label = row["setting"]  # a name that says it all
             found.setdefault(label or "all points", []).append(row)
         return found
 

@@ -28,10 +28,14 @@ def intervals(panels: Mapping[str, Mapping[str, _Interval]]) -> Figure:
             undefined has no mark, and neither has an interval of fewer than two values.
     """
     groups = list(next(iter(panels.values())))
-    size = (2.8 + 1.7 * len(panels), 1.4 + 0.42 * len(groups))
-    figure, axes = style.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    columns = min(len(panels), 2)
+    lines = math.ceil(len(panels) / columns)
+    size = (8.8, lines * (1.2 + 0.34 * len(groups)))
+    figure, axes = style.subplots(lines, columns, figsize=size, sharey=True, squeeze=False)
+    for unused in axes.flat[len(panels) :]:
+        unused.set_axis_off()
     rows = range(len(groups))[::-1]
-    for panel, (label, found) in zip(axes[0], panels.items(), strict=True):
+    for panel, (label, found) in zip(axes.flat, panels.items(), strict=False):
         points = [
             (value, row)
             for row, group in zip(rows, groups, strict=True)
@@ -58,5 +62,5 @@ def intervals(panels: Mapping[str, Mapping[str, _Interval]]) -> Figure:
         panel.set(xlabel=label, ylim=(-0.6, len(groups) - 0.4))
         panel.grid(axis="y", visible=False)
     axes[0, 0].set_yticks(list(rows), groups)
-    axes[0, -1].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9)
+    axes[0, 0].legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9)
     return figure
