@@ -1,12 +1,5 @@
 """The language model's engine and experiment: derivatives, precision, resuming, what a run holds."""
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -204,47 +197,6 @@ def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, monkeypatch, form, 
     other = LanguageModelConfig.from_flat(config.flat() | {"step_size": 3.0})
     with pytest.raises(ValueError, match="of another search"):
         compute(other, examples, checkpoint=path)
-
-
-def test_killed_at_any_moment_it_goes_on(tmp_path):
-    """kill -9, again and again, until a search gets through: its results are the uninterrupted ones."""
-    flat = SMALL.flat() | {"epochs": 12, "measure_every": 4, "steps": 12}
-    script = textwrap.dedent(
-        f"""
-        import sys; from pathlib import Path
-        import numpy as np, torch
-        torch.set_num_threads(1)
-        from llbook.experiments.config import LanguageModelConfig
-        from llbook.experiments.language_model import compute
-        config = LanguageModelConfig.from_flat({flat!r})
-        arrays = compute(config, checkpoint=Path(sys.argv[1]) if sys.argv[1] else None)
-        np.savez(sys.argv[2], **arrays)
-        """
-    )
-
-    def start(checkpoint, out):
-        return subprocess.Popen([sys.executable, "-c", script, checkpoint, str(out)])
-
-    assert start("", tmp_path / "whole.npz").wait() == 0
-    path, kills, seen = tmp_path / "search.safetensors", 0, -1
-    while kills < 3:
-        process = start(str(path), tmp_path / "killed.npz")
-        # at a moment after the first update that this process made
-        while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == seen):
-            time.sleep(0.002)
-        if process.poll() is not None:
-            break
-        time.sleep(0.01 * kills)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        seen, kills = path.stat().st_mtime_ns, kills + 1
-        assert 1 <= load_checkpoint(path)[1]["updates"] <= 12
-    assert kills
-    assert start(str(path), tmp_path / "resumed.npz").wait() == 0
-    with np.load(tmp_path / "whole.npz") as whole, np.load(tmp_path / "resumed.npz") as resumed:
-        assert sorted(whole) == sorted(resumed)
-        for name in whole:
-            np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
 
 
 def test_what_a_run_holds():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from llbook.data.stories import Corpus, load_corpus
 from llbook.data.windows import StoryExamples, story_examples
+from llbook.experiments.collecting import Collector
 from llbook.experiments.config import LanguageModelConfig, overrides
 from llbook.experiments.perceptron import condense
 from llbook.experiments.runs import Run, default_store, load_record, record_path, save_record
@@ -55,6 +56,7 @@ CODE = (
     "llbook.tasks",
     "llbook.optimal",
     "llbook.measures",
+    "llbook.experiments.collecting",
     "llbook.experiments.language_model",
 )
 
@@ -164,21 +166,19 @@ def build_task(config: LanguageModelConfig, examples: StoryExamples) -> Transfor
     return Shared(task, len(examples.training)) if shared else task
 
 
-class _Measure:
-    """Collects what figures need of each measured policy; survives an interruption."""
+class _Measure(Collector):
+    """What figures need of each measured policy."""
 
     def __init__(self, task: Task, config: LanguageModelConfig, clean: Tensor) -> None:
+        super().__init__()
         self.task, self.last_epoch, self.clean = task, config.search.epochs, clean
-        self.rows: list[dict[str, float]] = []
-        self.curves: dict[str, list[Tensor]] = {}
-        self.last: dict[str, Tensor] = {}
 
     def __call__(self, epoch: Epoch) -> None:
         policy = epoch.policy
         instant = contributions(self.task, epoch.process, examples=self.task.test)
         future = future_contributions(self.task, epoch.gradient)
         sim, future_sim = similarity(instant, policy), similarity(future, policy)
-        self.rows.append(
+        self.append(
             epoch.measures
             | {
                 "similarity": float(sim.nanmean()),
@@ -186,15 +186,12 @@ class _Measure:
                 "undefined_share": float(sim.isnan().double().mean()),
                 "zero_weight_share": zero_weight_share(instant, policy),
                 "support_share": float((policy != 0).double().mean()),
-            }
+            },
+            test_curves=epoch.test,
+            similarity=sim,
+            future_similarity=future_sim,
+            clean_weight=policy[:, self.clean].sum(1),
         )
-        for name, curve in (
-            ("test_curves", epoch.test),
-            ("similarity", sim),
-            ("future_similarity", future_sim),
-            ("clean_weight", policy[:, self.clean].sum(1)),
-        ):
-            self.curves.setdefault(name, []).append(curve.float().cpu())
         if epoch.number == 0:
             self.last["first_desired"] = epoch.desired
         if epoch.number == self.last_epoch:
@@ -219,29 +216,6 @@ class _Measure:
                 "heat_map_examples": rows,
                 "heat_map_steps": columns,
             }
-
-    def tensors(self) -> dict[str, Tensor]:
-        table = {
-            f"rows.{name}": torch.tensor([row[name] for row in self.rows], dtype=torch.float64)
-            for name in self.rows[0]
-        }
-        table |= {f"curves.{name}": torch.stack(list_) for name, list_ in self.curves.items()}
-        return table | {f"last.{name}": tensor.cpu() for name, tensor in self.last.items()}
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        columns: dict[str, list[float]] = {}
-        for key, tensor in tensors.items():
-            kind, name = key.split(".", 1)
-            if kind == "rows":
-                columns[name] = tensor.tolist()
-            elif kind == "curves":
-                self.curves[name] = list(tensor)
-            else:
-                self.last[name] = tensor
-        names = list(columns)
-        self.rows = [
-            dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)
-        ]
 
 
 def _heat_map_places(instant: Tensor) -> tuple[Tensor, Tensor]:
@@ -299,15 +273,10 @@ def compute(
         checkpoint=checkpoint,
         policy_storage=config.computation.policy_storage,
     )
-    rows = measure.rows
-    arrays: dict[str, Any] = {
-        f"history_{key}": np.array([row[key] for row in rows]) for key in rows[0]
-    }
-    arrays["curve_epochs"] = arrays["history_epoch"]
-    arrays["curve_steps"] = np.arange(config.training.steps + 1)
-    arrays |= {name: torch.stack(list_).numpy() for name, list_ in measure.curves.items()}
-    arrays |= {name: tensor.cpu().numpy() for name, tensor in measure.last.items()}
+    arrays = measure.arrays()
     return arrays | {
+        "curve_epochs": arrays["history_epoch"],
+        "curve_steps": np.arange(config.training.steps + 1),
         "perturbed": examples.perturbed,
         "edits": examples.edits,
         "story": examples.story,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from llbook.data.teacher import teacher_data
+from llbook.experiments.collecting import Collector
 from llbook.experiments.config import PerceptronConfig
 from llbook.experiments.runs import Run, default_store, load_record, record_path, save_record
 from llbook.measures.law import (
@@ -40,6 +42,7 @@ CODE = (
     "llbook.tasks.perceptron",
     "llbook.optimal",
     "llbook.measures",
+    "llbook.experiments.collecting",
     "llbook.experiments.perceptron",
 )
 
@@ -103,12 +106,65 @@ def build_task(config: PerceptronConfig) -> Perceptron:
     )
 
 
-def compute(config: PerceptronConfig, *, progress: bool = False) -> dict[str, np.ndarray]:
+class _Measure(Collector):
+    """What figures need of each measured policy."""
+
+    def __init__(self, task: Perceptron, config: PerceptronConfig) -> None:
+        super().__init__()
+        self.task, self.last_epoch = task, config.search.epochs
+
+    def __call__(self, epoch: Epoch) -> None:
+        task, policy = self.task, epoch.policy
+        instant = contributions(task, epoch.process, examples=task.test)
+        future = future_contributions(task, epoch.gradient)
+        sim, future_sim = similarity(instant, policy), similarity(future, policy)
+        on_desired = similarity(contributions(task, epoch.process), policy)
+        self.append(
+            epoch.measures
+            | {
+                "similarity": float(sim.nanmean()),
+                "desired_similarity": float(on_desired.nanmean()),
+                "future_similarity": float(future_sim.nanmean()),
+                "undefined_share": float(sim.isnan().double().mean()),
+                "zero_weight_share": zero_weight_share(instant, policy),
+                "support_share": float((policy != 0).double().mean()),
+            },
+            test_curves=epoch.test,
+            similarity=sim,
+            future_similarity=future_sim,
+        )
+        if epoch.number == 0:
+            self.last["first_desired"] = epoch.desired
+        if epoch.number == self.last_epoch:
+            gap = first_order_gap(future, policy)
+            contributors = _early_contributors(instant)
+            self.last |= {
+                "last_desired": epoch.desired,
+                "gap": gap.absolute,
+                "relative_gap": gap.relative,
+                "future_mean": gap.mean,
+                "support": (policy != 0).sum(1),
+                "idle": (instant <= 0).sum(1),
+                "idle_without_weight": ((instant <= 0) & (policy == 0)).sum(1),
+                "learned_counts": _learned_weights(task, epoch),
+                "heat_map_examples": contributors,
+                "heat_map": policy[:EARLY_STEPS, contributors].T.contiguous(),
+            }
+
+
+def compute(
+    config: PerceptronConfig, *, progress: bool = False, checkpoint: Path | None = None
+) -> dict[str, np.ndarray]:
     """Run the search and measure it.
 
     Contributions, SIM_t and the shares of zero weights are taken on the test
     examples, as the paper takes all its measures; those whose name begins with
     ``desired_`` on the desired examples that the policy was optimised on.
+
+    Args:
+        config: the experiment.
+        progress: show a progress bar.
+        checkpoint: see :func:`llbook.optimal.search.search`.
 
     Returns:
         ``curve_epochs`` (E,) and ``curve_steps`` (T + 1,), the epochs and steps of the
@@ -125,49 +181,7 @@ def compute(config: PerceptronConfig, *, progress: bool = False) -> dict[str, np
         ``heat_map_examples``, which they are.
     """
     task = build_task(config)
-    rows: list[dict[str, float]] = []
-    curves: dict[str, list[Tensor]] = {"test_curves": [], "similarity": [], "future_similarity": []}
-    last: dict[str, Tensor] = {}
-
-    def measure(epoch: Epoch) -> None:
-        instant = contributions(task, epoch.process, examples=task.test)
-        future = future_contributions(task, epoch.gradient)
-        sim, future_sim = similarity(instant, epoch.policy), similarity(future, epoch.policy)
-        on_desired = similarity(contributions(task, epoch.process), epoch.policy)
-        rows.append(
-            epoch.measures
-            | {
-                "similarity": float(sim.nanmean()),
-                "desired_similarity": float(on_desired.nanmean()),
-                "future_similarity": float(future_sim.nanmean()),
-                "undefined_share": float(sim.isnan().double().mean()),
-                "zero_weight_share": zero_weight_share(instant, epoch.policy),
-                "support_share": float((epoch.policy != 0).double().mean()),
-            }
-        )
-        for name, curve in (
-            ("test_curves", epoch.test),
-            ("similarity", sim),
-            ("future_similarity", future_sim),
-        ):
-            curves[name].append(curve.float())
-        if epoch.number == 0:
-            last["first_desired"] = epoch.desired
-        if epoch.number == config.search.epochs:
-            gap = first_order_gap(future, epoch.policy)
-            last.update(
-                last_desired=epoch.desired,
-                gap=gap.absolute,
-                relative_gap=gap.relative,
-                future_mean=gap.mean,
-                support=(epoch.policy != 0).sum(1),
-                idle=(instant <= 0).sum(1),
-                idle_without_weight=((instant <= 0) & (epoch.policy == 0)).sum(1),
-            )
-            last["learned_counts"] = _learned_weights(task, epoch)
-            last["heat_map_examples"] = _early_contributors(instant)
-            last["heat_map"] = epoch.policy[:EARLY_STEPS, last["heat_map_examples"]].T.contiguous()
-
+    measure = _Measure(task, config)
     search(
         task,
         config.training.steps,
@@ -178,15 +192,13 @@ def compute(config: PerceptronConfig, *, progress: bool = False) -> dict[str, np
         measure_every=config.search.measure_every,
         callback=measure,
         progress=progress,
+        checkpoint=checkpoint,
     )
-    arrays: dict[str, Any] = {
-        f"history_{key}": np.array([row[key] for row in rows]) for key in rows[0]
+    arrays = measure.arrays()
+    return arrays | {
+        "curve_epochs": arrays["history_epoch"],
+        "curve_steps": np.arange(config.training.steps + 1),
     }
-    arrays["curve_epochs"] = arrays["history_epoch"]
-    arrays["curve_steps"] = np.arange(config.training.steps + 1)
-    arrays |= {name: torch.stack(list_).cpu().numpy() for name, list_ in curves.items()}
-    arrays |= {name: tensor.cpu().numpy() for name, tensor in last.items()}
-    return arrays
 
 
 def recorded_configs() -> dict[str, PerceptronConfig]:
@@ -199,9 +211,16 @@ def recorded_configs() -> dict[str, PerceptronConfig]:
 
 
 def perceptron_run(config: PerceptronConfig, *, progress: bool = False) -> Run:
-    """The run of a configuration, from the run store where it is already there."""
+    """The run of a configuration, from the run store where it is already there.
+
+    An interrupted search goes on from its last epoch.
+    """
     return default_store().load_or_compute(
-        "perceptron", config.model_dump(), lambda: compute(config, progress=progress), CODE
+        "perceptron",
+        config.model_dump(),
+        lambda path: compute(config, progress=progress, checkpoint=path),
+        CODE,
+        resumable=True,
     )
 
 

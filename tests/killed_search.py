@@ -1,0 +1,82 @@
+"""Kills a search at random moments, again and again, and lets it finish: FOLDER KIND CONFIG KILLS.
+
+A process that has imported everything forks a child per attempt, so that an attempt
+takes no longer than its search. Leaves whole.npz, of an uninterrupted search, resumed.npz,
+and kills.json: per kill the epoch that had begun and the updates in the checkpoint.
+"""
+
+import importlib
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from llbook.experiments import config as configs
+from llbook.optimal.checkpoint import load_checkpoint
+
+
+def child(work):
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        work()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def main(folder, kind, flat, kills):
+    torch.set_num_threads(1)
+    experiment = importlib.import_module(f"llbook.experiments.{kind}")
+    config = {
+        "perceptron": configs.PerceptronConfig,
+        "language_model": configs.LanguageModelConfig,
+    }[kind].from_flat(json.loads(flat))
+    folder, generator = Path(folder), random.Random(0)
+    checkpoint, begun = folder / "search.safetensors", folder / "begun"
+    # an epoch has begun once its policy is measured; every one is
+    measure = experiment._Measure.__call__
+
+    def noted(self, epoch):
+        with begun.open("a") as file:  # a line is written whole
+            file.write(f"{epoch.number}\n")
+        measure(self, epoch)
+
+    experiment._Measure.__call__ = noted
+
+    def search(name, path):
+        np.savez(folder / name, **experiment.compute(config, checkpoint=path))
+
+    def attempt(name, path):
+        return child(lambda: search(name, path))
+
+    start = time.perf_counter()
+    assert os.waitpid(attempt("whole.npz", None), 0)[1] == 0
+    each = (time.perf_counter() - start) / (config.search.epochs + 1)
+    seen = []
+    while len(seen) < kills:
+        begun.write_text("")
+        process = attempt("killed.npz", checkpoint)
+        while not begun.read_text():
+            time.sleep(each / 50)
+            assert os.waitpid(process, os.WNOHANG) == (0, 0), "the search ended before its kill"
+        time.sleep(generator.uniform(0, 1.5 * each))
+        os.kill(process, signal.SIGKILL)
+        how = os.waitpid(process, 0)[1]
+        assert os.WIFSIGNALED(how), "the search ended before its kill"
+        updates = load_checkpoint(checkpoint)[1]["updates"] if checkpoint.exists() else 0
+        seen.append((int(begun.read_text().split()[-1]), updates))
+    (folder / "kills.json").write_text(json.dumps(seen))
+    assert os.waitpid(attempt("resumed.npz", checkpoint), 0)[1] == 0
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4], int(sys.argv[4]))
