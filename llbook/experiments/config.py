@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 __all__ = [
     "PROFILES",
+    "CompanionConfig",
     "Experiment",
     "LanguageModelConfig",
     "ParameterError",
@@ -88,9 +89,11 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "measure_every": 1,
             "draws": 20,
         },
+        "companion": {"profile": "smoke"},
     },
     "laptop": {},
     "paper": {
+        "companion": {"profile": "paper"},
         "perceptron": {"recompute_records": True},
         "language_model": _ROW_1,
         "scaling_laws": _ROW_1,
@@ -308,6 +311,17 @@ class LanguageModelConfig(Experiment):
                 f"heads must divide hidden, got {self.model.heads} heads for {self.model.hidden}"
             )
         return self
+
+
+class CompanionConfig(Experiment):
+    """The page that holds the paper against the book."""
+
+    profile: Literal["smoke", "laptop", "paper"] = Field(
+        "laptop", description="whose run of each experiment is shown as this build's"
+    )
+    horizon: float = Field(
+        1e7, ge=1, le=1e15, description="steps to which Figure 11 carries its laws on"
+    )
 
 
 class SweepConfig(Experiment):

@@ -1,0 +1,125 @@
+"""What is said of the perceptron's runs: the paper's values, the settings by name, verdicts by rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llbook.experiments.language_report import FACTOR, Verdict
+from llbook.experiments.reporting import number, spread, values
+
+__all__ = ["LABELS", "PAPER", "verdicts"]
+
+Arrays = Mapping[str, NDArray]
+
+PAPER = {
+    "auc": (0.25, 0.14),
+    "cr_mixed": (4.0, 7.0),
+    "ar": 5.50,
+    "similarity": 0.75,
+    "learned": 0.9,
+}
+"""The paper's values: AUC/T in nats and CR before and after, AR, the largest SIM_t, and the share of
+learned examples with less than a fifth of the largest weight."""
+
+LABELS = {
+    "as-printed": "as printed: default θ₀, K = 512",
+    "headline": "θ₀ ~ N(0, I), K = 4096",
+    "normal-512": "θ₀ ~ N(0, I), K = 512",
+    "linear-4096": "default θ₀, K = 4096",
+    "noise-3-linear-512": "as printed, 3% label noise",
+    "noise-20-linear-512": "as printed, 20% label noise",
+    "decay-headline": "θ₀ ~ N(0, I), K = 4096, scripts' ε",
+    "decay-as-printed": "as printed, scripts' ε",
+    "large-step-headline": "θ₀ ~ N(0, I), K = 4096, ε = 2·10⁻⁵",
+}
+"""The recorded settings in words."""
+
+
+def verdicts(runs: Sequence[Arrays], *, size: int | None = None) -> list[Verdict]:
+    """Each figure of the paper held against runs of one setting.
+
+    Args:
+        runs: the runs, at least one.
+        size: N, without which heat maps are not judged.
+
+    The rules: AR and the largest SIM_t are *reproduced* within a factor of
+    :data:`~llbook.experiments.language_report.FACTOR` of the paper's, *exceeded* beyond it, reproduced
+    *in part* above 1. The ratio of the areas: below 0.7, below 0.9. The correlation of mean SIM with
+    CR over the policies of the search, in every run: above 0.9, above 0.3. The shares of zero
+    weights where CT ≤ 0, and of learned examples below a fifth of the largest weight: above 90%, above 50%.
+    The share of weights below a tenth of 1/N among examples with CT > 0 (where the run has its
+    heat map): above 50%, above 10%.
+    """
+    ratios = values(runs, "ar")
+    known = [ratio for ratio in ratios if not np.isnan(ratio)]
+    reached = float(np.mean(known)) if known else float("nan")
+    before, after = PAPER["auc"]
+    fall = float(np.mean(values(runs, "auc")) / np.mean(values(runs, "auc", 0)))
+    follows = [
+        float(np.corrcoef(run["history_cr"], run["history_similarity"])[0, 1]) for run in runs
+    ]
+    top = max(float(np.nanmax(run["similarity"][-1])) for run in runs)
+    zero = float(np.mean(values(runs, "zero_weight_share")))
+    learned = np.sum([run["learned_counts"] for run in runs], axis=0)
+    below = float(learned[: len(learned) // 5].sum() / max(1, learned.sum()))
+    found = [
+        Verdict(
+            "Fig. 4a: AUC/T, ratio after to before",
+            f"{after} / {before} = {after / before:.2f}",
+            f"{fall:.2f}",
+            _graded(-fall, -0.7, -0.9),
+        ),
+        Verdict(
+            "Fig. 5a: AR", f"{PAPER['ar']:.2f}", spread(ratios), _against(reached, PAPER["ar"])
+        ),
+        Verdict(
+            "Fig. 6a: largest SIM_t of the last policy",
+            number(PAPER["similarity"], 2),
+            f"{top:.2f}",
+            _against(top, PAPER["similarity"]),
+        ),
+        Verdict(
+            "Fig. 7a: correlation of mean SIM with CR",
+            "positive, diverging",
+            f"{np.mean(follows):.2f}".replace("-", "−"),
+            _graded(min(follows), 0.9, 0.3),
+        ),
+        Verdict(
+            "Fig. 8a: γ = 0 where CT ≤ 0",
+            "towards 100%",
+            f"{100 * zero:.0f}%",
+            _graded(zero, 0.9, 0.5),
+        ),
+        Verdict(
+            "Fig. 9: learned examples below 0.2",
+            f"more than {100 * PAPER['learned']:.0f}%",
+            f"{100 * below:.0f}%" if learned.sum() else "no such example",
+            _graded(below, PAPER["learned"], 0.5),
+        ),
+    ]
+    cells = [run["heat_map"] for run in runs if "heat_map" in run and run["heat_map"].size]
+    if cells and size is not None:
+        near = float(np.mean([np.mean(part * size < 0.1) for part in cells]))
+        found.append(
+            Verdict(
+                "Fig. 10a: weights below 0.1/N where CT > 0",
+                "many",
+                f"{100 * near:.0f}%",
+                _graded(near, 0.5, 0.1),
+            )
+        )
+    return found
+
+
+def _graded(value: float, full: float, part: float) -> str:
+    # nan fails both comparisons
+    return "reproduced" if value > full else "in part" if value > part else "not reproduced"
+
+
+def _against(value: float, paper: float) -> str:
+    if value > FACTOR * paper:
+        return "exceeded"
+    return _graded(value, paper / FACTOR, 1)
