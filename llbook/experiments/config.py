@@ -55,6 +55,21 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
         "objective": {"size": 64, "steps": 40},
         "compression": {"story_count": 12, "label_count": 256},
         "optimal_policy": {"size": 64, "dimension": 8, "steps": 30},
+        "gradient_flow": {"halvings": 4},
+        "learning_law": {
+            "size": 64,
+            "dimension": 8,
+            "desired_size": 64,
+            "steps": 60,
+            "epochs": 60,
+        },
+        "maximum_principle": {
+            "size": 6,
+            "dimension": 3,
+            "desired_size": 32,
+            "steps": 30,
+            "intervals": 24,
+        },
         "perceptron": {
             "size": 128,
             "dimension": 16,
