@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import fnmatch
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -297,6 +299,50 @@ def sweep(
         print(f"notebook: {done.notebook}")
     if done.failed:
         print("\n".join([f"{len(done.failed)} failed:", *done.failed]), file=sys.stderr)
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("patterns", nargs=-1, metavar="[NAME]...")
+def records(patterns: tuple[str, ...]) -> None:
+    """Compute the recorded runs that are named, and write them to book/records.
+
+    A NAME may hold * and ?. Runs that are in the run store are only written out, and
+    an interrupted search goes on. Without a NAME: lists them, and which there are.
+    """
+    from llbook.experiments import language_model, perceptron
+    from llbook.experiments.runs import record_path
+
+    writers = dict.fromkeys(perceptron.recorded_configs(), perceptron.write_records)
+    writers |= dict.fromkeys(
+        language_model.recorded_configs(larger=True), language_model.write_records
+    )
+    if not patterns:
+        _table(
+            ("name", "record"),
+            ([name, "there" if record_path(name).exists() else "none"] for name in writers),
+        )
+        return
+    chosen: dict[str, None] = {}
+    for pattern in patterns:
+        found = fnmatch.filter(writers, pattern)
+        if not found:
+            near = difflib.get_close_matches(pattern, writers, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(
+                f"no recorded run is called {pattern!r}{hint} `llbook records` lists them"
+            )
+        chosen |= dict.fromkeys(found)
+    _root()  # records are part of a checkout
+    try:
+        for name in chosen:
+            writers[name]([name], progress=True)
+            print(f"record: {record_path(name)}", flush=True)
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command goes on from the last epoch.", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+    except (OSError, ValueError, RuntimeError, FloatingPointError) as error:
+        print(error, file=sys.stderr)
         sys.exit(1)
 
 

@@ -481,3 +481,24 @@ def test_module_is_the_command(tmp_path):
     result = run_llbook("params", "perceptron", build=tmp_path / "build")
     assert result.returncode == 0
     assert result.stdout.startswith("name ")
+
+
+def test_records_are_listed_and_written(build, tmp_path, monkeypatch):
+    from llbook.experiments import perceptron
+    from llbook.experiments.runs import load_record
+
+    monkeypatch.setenv("LLBOOK_RECORDS", str(tmp_path))
+    small = {"size": 16, "desired_size": 8, "dimension": 4, "steps": 9, "epochs": 2}
+    monkeypatch.setattr(perceptron, "RECORDED", {"toy": small, "other": small})
+    listed = call("records").output
+    assert re.search(r"perceptron-toy-seed2 +none", listed)
+    assert "language-model-table-2-row-1-seed0" in listed
+    written = call("records", "perceptron-toy-*").output
+    for seed in perceptron.SEEDS:
+        path = tmp_path / f"perceptron-toy-seed{seed}.npz"
+        assert f"record: {path}" in written
+        assert load_record(path).config["seed"] == seed
+    assert re.search(r"perceptron-toy-seed2 +there", call("records").output)
+    refused = call("records", "perceptron-other-*", "perceptron-tyo-seed2", expect=2).output
+    assert "did you mean 'perceptron-toy-seed2'" in refused
+    assert not [*tmp_path.glob("perceptron-other*")]

@@ -27,7 +27,7 @@ SMALLER = {
     "data.desired_size=512,4096": "data.desired_size=16,32",
     "--profile paper": "--profile smoke",
     "-p precision=tf32": "-p precision=float32",
-    'python -c "from llbook': 'python -c "import toy_scale; from llbook',
+    "llbook records": 'python -c "import toy_scale; from llbook.cli import main; main()" records',
     "dask scheduler --port 8786": "dask scheduler --port {port} --no-dashboard --host 127.0.0.1 &",
     "--nthreads 1": "--nthreads 1 --no-dashboard &",
     "tcp://localhost:8786": "tcp://127.0.0.1:{port}",
@@ -106,8 +106,8 @@ def test_commands_of_the_guide(shell, block):
     output = shell(block)
     if "-o out.ipynb" in block:
         assert (shell.folder / "out.ipynb").is_file()
-    if "write_records" in block:
-        name = re.search(r"'(language-model-[^']*)'", block)[1]
+    if "llbook records" in block:
+        name = re.search(r"llbook records (\S+)", block)[1]
         assert (shell.folder / "records" / f"{name}.npz").is_file()
     if "runs why" in block:
         assert "config: seed" in output
