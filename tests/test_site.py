@@ -225,6 +225,65 @@ def test_figures_have_their_data_beside_them(book):
     assert found >= len(NOTEBOOKS)
 
 
+@pytest.mark.parametrize("name", ["explore-perceptron", "explore-language"])
+def test_explorer_follows_its_slider(book, tab, name):
+    tab.goto((book / "html" / "explorer.html").as_uri())
+    slider = tab.locator(f"#{name}-step")
+    said = tab.locator(f"#{name} [aria-live]")
+    slider.focus()
+    tab.keyboard.press("Home")
+    first = said.text_content()
+    assert first.startswith("Step 0: test loss")
+    marks = f"#{name} svg .used, #{name} svg .unused"
+    shown = tab.locator(marks).count()
+    assert shown == int(re.search(r"Shown: (\d+)", first)[1])
+    in_use = tab.locator(f"#{name} svg .used").count()
+    assert in_use == int(re.search(r"(\d+) of them in use", first)[1])
+    tab.keyboard.press("ArrowRight")
+    assert said.text_content().startswith("Step 1:")
+    tab.keyboard.press("End")
+    assert said.text_content() != first
+    assert slider.get_attribute("aria-valuetext").split(" of ")[1] in tab.content()
+    for width in (390, 1280):
+        tab.set_viewport_size({"width": width, "height": 844})
+        tab.wait_for_timeout(100)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.heard == []
+
+
+def test_law_is_turned_by_keyboard_and_by_dragging(book, tab):
+    tab.goto((book / "html" / "learning_law.html").as_uri())
+    said = tab.locator("#law-3d [aria-live]")
+    assert "They differ" in said.text_content()
+    picture = tab.locator("#law-3d svg")
+    before = picture.inner_html()
+    tab.locator("#law-3d-turn").focus()
+    tab.keyboard.press("ArrowRight")
+    turned = picture.inner_html()
+    assert turned != before
+    picture.scroll_into_view_if_needed()
+    box = picture.bounding_box()
+    tab.mouse.move(box["x"] + 100, box["y"] + 100)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + 180, box["y"] + 120)
+    tab.mouse.up()
+    assert picture.inner_html() != turned
+    assert tab.locator("#law-3d-turn").input_value() != "-67"
+    tab.locator("#law-3d-equal").focus()
+    tab.keyboard.press("End")
+    assert "the law holds" in said.text_content()
+    assert tab.heard == []
+
+
+def test_without_scripts_a_sentence_stands_for_what_is_interactive(book, chromium):
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((book / "html" / "explorer.html").as_uri())
+    assert page.locator(".interactive-fallback").count() == 2
+    assert page.locator("article figure img").count() == 2
+    context.close()
+
+
 def test_data_of_a_figure():
     figure, (left, right) = style.subplots(1, 2)
     left.plot([0, 1], [2.5, np.nan], label="loss")

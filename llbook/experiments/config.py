@@ -20,6 +20,7 @@ __all__ = [
     "PROFILES",
     "CompanionConfig",
     "Experiment",
+    "ExplorerConfig",
     "LanguageModelConfig",
     "ParameterError",
     "PerceptronConfig",
@@ -103,6 +104,23 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "epochs": 2,
             "measure_every": 1,
             "draws": 20,
+        },
+        "explorer": {
+            "size": 64,
+            "dimension": 8,
+            "desired_size": 64,
+            "steps": 40,
+            "epochs": 12,
+            "step_size": 5e-2,
+            "lm_corpus": "grammar",
+            "lm_size": 24,
+            "lm_desired_size": 16,
+            "lm_length": 12,
+            "lm_vocabulary": 120,
+            "lm_hidden": 8,
+            "lm_heads": 2,
+            "lm_steps": 12,
+            "lm_epochs": 3,
         },
         "companion": {"profile": "smoke"},
     },
@@ -337,6 +355,40 @@ class CompanionConfig(Experiment):
     horizon: float = Field(
         1e7, ge=1, le=1e15, description="steps to which Figure 11 carries its laws on"
     )
+
+
+class _ExplorerPerceptron(_Section):
+    size: int = Field(256, ge=2, le=2**20, description="N, training examples")
+    desired_size: int = Field(
+        512, ge=1, le=2**20, description="K, desired and, again, test examples"
+    )
+    dimension: int = Field(16, ge=1, le=2**14, description="D, inputs of the perceptron")
+    steps: int = Field(200, ge=1, le=10**6, description="T, gradient steps of a training")
+    epochs: int = Field(500, ge=1, le=10**6, description="updates of the policy")
+    step_size: float = Field(5e-3, ge=0, le=1e9, description="ε on the sum J")
+
+
+class _ExplorerLanguage(_Section):
+    lm_corpus: Literal["auto", "tinystories", "grammar"] = Field(
+        "auto", description="the language model's text"
+    )
+    lm_size: int = Field(64, ge=2, le=2**20, description="N of the language model")
+    lm_desired_size: int = Field(128, ge=1, le=2**20, description="K of the language model")
+    lm_length: int = Field(32, ge=2, le=1024, description="L, tokens predicted in an example")
+    lm_vocabulary: int = Field(350, ge=8, le=32_000, description="V, token types")
+    lm_hidden: int = Field(32, ge=2, le=8192, description="width of the residual stream")
+    lm_heads: int = Field(4, ge=1, le=128, description="attention heads; they divide `lm_hidden`")
+    lm_steps: int = Field(40, ge=1, le=10**6, description="T of the language model")
+    lm_epochs: int = Field(10, ge=1, le=10**6, description="updates of its policy")
+    lm_step_size: float = Field(8.0, ge=0, le=1e9, description="ε on J/T, decaying to zero")
+
+
+class ExplorerConfig(Experiment):
+    """The two small searches of the policy explorer."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of data and θ_0 of both")
+    perceptron: _ExplorerPerceptron = _ExplorerPerceptron()
+    language: _ExplorerLanguage = _ExplorerLanguage()
 
 
 class SweepConfig(Experiment):

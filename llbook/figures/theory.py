@@ -12,6 +12,7 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from llbook.figures import style
 
 __all__ = [
+    "LAW_ARROWS",
     "arc",
     "bang_bang",
     "convergence",
@@ -80,6 +81,14 @@ def convergence(
     return figure
 
 
+LAW_ARROWS = (
+    ((-0.85, -0.25), (0.45, -0.75), (0.65, 0.6)),
+    (0.3, 1.12, 0.72),
+    (0.75, 0.75, 0.75),
+)
+"""Of Fig. 3A: where three arrows point across ∇L; their heights along it before, and under, the law."""
+
+
 def law_drawing() -> Figure:
     """Fig. 3A: gradients of three examples, and their heights along ∇L.
 
@@ -87,11 +96,8 @@ def law_drawing() -> Figure:
     heights differ; right, the heads lie in one plane at right angles to ∇L.
     """
     figure = Figure(figsize=(7.6, 4.1))
-    across = np.array([[-0.85, -0.25], [0.45, -0.75], [0.65, 0.6]])
-    cases = (
-        ("weight should move to example 2", (0.3, 1.12, 0.72)),
-        ("the law holds", (0.75, 0.75, 0.75)),
-    )
+    across, unequal, equal = (np.array(part) for part in LAW_ARROWS)
+    cases = (("weight should move to example 2", unequal), ("the law holds", equal))
     angles = np.linspace(0, 2 * np.pi, 60)
     disc = np.c_[np.cos(angles), np.sin(angles)] * 1.08
     for place, (title, heights) in enumerate(cases, 1):
