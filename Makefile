@@ -15,7 +15,7 @@ FORCE ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup book test lock serve clean
+.PHONY: help setup book pdf test lock serve clean
 
 define SAME_TORCH
 @if [ -n '$(HAS_TORCH)' ] && [ '$(HAS_TORCH)' != '$(TORCH)' ]; then \
@@ -34,6 +34,9 @@ setup: $(READY) ## the virtual environment .venv, with the versions of requireme
 book: $(READY) ## run the notebooks that need it and build the site: build/html/index.html
 	$(SAME_TORCH)
 	@$(BIN)/python -m llbook build --profile '$(PROFILE)' $(if $(FORCE),--force)
+
+pdf: book ## the book as one file, printed by Chromium: build/llbook.pdf
+	@$(BIN)/python -m llbook pdf
 
 test: $(READY) ## the tests, a build of the whole book at the profile `smoke` among them
 	$(SAME_TORCH)

@@ -102,6 +102,25 @@ def build(profile: str, force: bool, timeout: int) -> None:
 
 
 @main.command()
+def pdf() -> None:
+    """Print the site that `llbook build` has made to one PDF, by a Chromium that is installed.
+
+    It is written to llbook.pdf beside the site. LLBOOK_CHROMIUM names another Chromium than the
+    first on PATH.
+    """
+    root = _root()
+    from llbook.publish.browser import NoBrowserError
+    from llbook.publish.pdf import print_book
+    from llbook.publish.site import BookError
+
+    try:
+        print_book(root, build_folder(), report=lambda line: print(line, flush=True))
+    except (BookError, NoBrowserError) as error:
+        print(f"No PDF was made: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("notebook")
 @_values_option
 @_file_option

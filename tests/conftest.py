@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from llbook.publish import browser
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -52,3 +54,16 @@ def book(tmp_path_factory, files_before):
     result = run_llbook("build", "--profile", "smoke", build=build)
     assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
     return build
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A headless Chromium; without one the tests are skipped, or fail where it is required."""
+    try:
+        browser.chromium_path()
+    except browser.NoBrowserError as error:
+        required = os.environ.get("LLBOOK_REQUIRE_BROWSER") == "1"
+        pytest.fail(str(error)) if required else pytest.skip(str(error))
+    pytest.importorskip("playwright.sync_api")
+    with browser.chromium() as running:
+        yield running

@@ -20,7 +20,6 @@ from llbook.publish.site import pages
 
 PAGES = [*pages(ROOT), "index", "search", "genindex"]
 NOTEBOOKS = [name for name in pages(ROOT) if is_notebook(ROOT / "book" / f"{name}.md")]
-REQUIRED = os.environ.get("LLBOOK_REQUIRE_BROWSER") == "1"
 
 # What a reader would see of a page that did not come out right
 FAULTS = r"""async () => {
@@ -52,24 +51,6 @@ FAULTS = r"""async () => {
   }
   return faults;
 }"""
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    """A headless Chromium; without one the tests are skipped, or fail where it is required."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = [path for path in map(shutil.which, names) if path]
-    path = os.environ.get("LLBOOK_CHROMIUM") or (found[0] if found else None)
-    if path is None:
-        reason = f"no Chromium: none of {', '.join(names)} is on PATH, LLBOOK_CHROMIUM is not set"
-        pytest.fail(reason) if REQUIRED else pytest.skip(reason)
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

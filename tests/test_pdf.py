@@ -1,0 +1,87 @@
+"""The book as one PDF, and the browser that prints it."""
+
+import re
+import shutil
+import unicodedata
+
+import pytest
+from conftest import ROOT, run_llbook
+
+from llbook.publish import browser
+from llbook.publish.pdf import print_book
+from llbook.publish.site import BookError, pages
+
+
+@pytest.fixture(scope="module")
+def printed(book, chromium, tmp_path_factory):
+    """What ``llbook pdf`` made of the book, as pypdf reads it, and its text without spaces."""
+    pypdf = pytest.importorskip("pypdf")
+    folder = tmp_path_factory.mktemp("pdf") / "build"
+    folder.mkdir()
+    for name in ("html", "notebooks"):
+        (folder / name).symlink_to(book / name)
+    result = run_llbook("pdf", build=folder)
+    assert result.returncode == 0, result.stderr
+    return pypdf.PdfReader(folder / "llbook.pdf")
+
+
+def words(text):
+    return re.sub(r"\W+", "", unicodedata.normalize("NFKC", text))  # ligatures are two letters
+
+
+def test_every_page_of_the_book_is_in_it_with_a_bookmark(printed, book):
+    text = [words(sheet.extract_text()) for sheet in printed.pages]
+    assert len(text) > len(pages(ROOT))
+    assert "MathProcessingError" not in "".join(text)
+    bookmarks = printed.outline
+    assert len(bookmarks) == len(pages(ROOT))
+    starts = [printed.get_destination_page_number(mark) for mark in bookmarks]
+    assert starts == sorted(set(starts))
+    for name, mark, start in zip(pages(ROOT), bookmarks, starts, strict=True):
+        page = (book / "html" / f"{name}.html").read_text(encoding="utf-8")
+        title = re.search(r"<title>(.*?) &#8212;", page, re.DOTALL)[1]
+        assert words(title.replace("&amp;", "&")) == words(mark.title)
+        assert words(mark.title) in text[start]
+        assert words(mark.title) in text[1]  # the contents
+    assert all(sheet.endswith(str(number)) for number, sheet in enumerate(text[1:], 2))
+
+
+def test_every_equation_and_figure_is_in_it(printed, book):
+    text = "".join(words(sheet.extract_text()) for sheet in printed.pages)
+    figures = 0
+    for name in pages(ROOT):
+        page = (book / "html" / f"{name}.html").read_text(encoding="utf-8")
+        for number in re.findall(r'class="caption-number">Fig\. (\d+)', page):
+            assert f"Fig{number}" in text
+            figures += 1
+        for number in re.findall(r'class="eqno">\((\d+)\)', page):
+            assert number in text
+    assert figures > 30
+
+
+def test_links_stay_inside_and_name_no_path_of_this_machine(printed, book):
+    inside = 0
+    for sheet in printed.pages:
+        for note in sheet.get("/Annots") or []:
+            link = note.get_object()
+            address = str(link.get("/A", {}).get("/URI", ""))
+            assert not address.startswith("file:")
+            inside += not address
+    assert inside > 200
+    assert str(book) not in str(printed.metadata)
+    assert printed.metadata.title.startswith("Towards Optimal Learning")
+
+
+def test_a_book_that_is_not_built_is_not_printed(tmp_path):
+    with pytest.raises(BookError, match="build the book first"):
+        print_book(ROOT, tmp_path)
+
+
+def test_no_browser_is_said_with_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.delenv("LLBOOK_CHROMIUM", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(browser.NoBrowserError, match="LLBOOK_CHROMIUM"):
+        browser.chromium_path()
+    monkeypatch.setenv("LLBOOK_CHROMIUM", "/no/such/program")
+    with pytest.raises(browser.NoBrowserError, match="'/no/such/program', which is no program"):
+        browser.chromium_path()
