@@ -234,7 +234,7 @@ class Experiment(_Section):
             fields = cls.fields()
             lines = [
                 f"{'.'.join(map(str, e['loc']))}: got {e['input']!r}; "
-                f"expected {allowed(fields[e['loc'][-1]])}"
+                f"expected {allowed(fields[str(e['loc'][-1])])}"
                 if e["loc"]
                 else str(e["ctx"]["error"])  # of several parameters together
                 for e in error.errors()
@@ -426,7 +426,12 @@ def allowed(field: FieldInfo) -> str:
     """What a field accepts, in words: ``"an integer, 1 to 1,048,576"``."""
     if get_origin(field.annotation) is Literal:
         return "one of " + ", ".join(map(repr, get_args(field.annotation)))
-    kinds = {int: "an integer", float: "a finite number", str: "text", bool: "true or false"}
+    kinds: dict[Any, str] = {
+        int: "an integer",
+        float: "a finite number",
+        str: "text",
+        bool: "true or false",
+    }
     return ", ".join(filter(None, [kinds[field.annotation], limits(field)]))
 
 

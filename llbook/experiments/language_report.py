@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 from IPython.display import HTML
@@ -36,7 +37,7 @@ __all__ = [
     "verdicts",
 ]
 
-Arrays = Mapping[str, NDArray]
+Arrays = Mapping[str, NDArray[Any]]
 
 FACTOR = 1.5
 """A value is *reproduced* within this factor of the paper's."""
@@ -44,7 +45,7 @@ FACTOR = 1.5
 MEASURABLE = 0.005
 """A change of the area under the loss curve that is smaller than this share of it counts as none."""
 
-PAPER = {"auc": (4.1, 3.8), "cr_mixed": (3.0, 3.25), "ar": 2.41, "similarity": 6.0}
+PAPER: dict[str, Any] = {"auc": (4.1, 3.8), "cr_mixed": (3.0, 3.25), "ar": 2.41, "similarity": 6.0}
 """The paper's values: AUC/T in nats and CR before and after, AR, and the largest SIM_t."""
 
 
@@ -140,14 +141,14 @@ def _mean(numbers: Sequence[float]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def _correlation(x: NDArray, y: NDArray) -> float:
+def _correlation(x: NDArray[Any], y: NDArray[Any]) -> float:
     keep = np.isfinite(x) & np.isfinite(y)
     if keep.sum() < 3 or np.ptp(x[keep]) == 0 or np.ptp(y[keep]) == 0:
         return float("nan")
     return float(np.corrcoef(x[keep], y[keep])[0, 1])
 
 
-def _largest(curve: NDArray) -> float:
+def _largest(curve: NDArray[Any]) -> float:
     return float(np.nanmax(curve)) if np.isfinite(curve).any() else float("nan")
 
 
@@ -325,7 +326,7 @@ def corpus_notice(run: Run) -> str:
     return body
 
 
-def used_examples(run: Arrays, count: int = 4) -> tuple[NDArray, NDArray]:
+def used_examples(run: Arrays, count: int = 4) -> tuple[NDArray[Any], NDArray[Any]]:
     """Indices of the training examples with the most and with the least total weight.
 
     Equal weights (zeros, mostly) are put in the order of their mean contribution, so that the
@@ -382,7 +383,9 @@ def study_rows(study: Study) -> tuple[list[str], list[list[str]]]:
         rows.append(
             [
                 *cells,
-                " → ".join(number(np.mean([trial.auc[i] for trial in done])) for i in (0, 1))
+                " → ".join(
+                    number(np.mean([trial.auc[i] for trial in done if trial.auc])) for i in (0, 1)
+                )
                 + (f"; {lost} diverged" if lost else ""),
                 per_cent([trial.change for trial in done]),
                 per_cent([trial.desired_change for trial in done]),

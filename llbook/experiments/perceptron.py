@@ -288,7 +288,7 @@ def _learned_weights(task: Perceptron, epoch: Epoch) -> Tensor:
     counts = torch.zeros(BINS, dtype=torch.int64)
     # a loss below this is a margin above -log(expm1(LEARNED))
     margin = -float(np.log(np.expm1(LEARNED)))
-    for weights, theta in zip(epoch.policy, epoch.process.trajectory[:-1], strict=True):
+    for weights, theta in zip(epoch.policy, epoch.process.states[:-1], strict=True):
         learned = task.training.signed @ theta > margin
         share = (weights[learned] / weights.max()).cpu().double()
         counts += torch.histc(share, bins=BINS, min=0, max=1).long()

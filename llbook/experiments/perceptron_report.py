@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,9 @@ from llbook.experiments.reporting import number, spread, values
 
 __all__ = ["LABELS", "PAPER", "verdicts"]
 
-Arrays = Mapping[str, NDArray]
+Arrays = Mapping[str, NDArray[Any]]
 
-PAPER = {
+PAPER: dict[str, Any] = {
     "auc": (0.25, 0.14),
     "cr_mixed": (4.0, 7.0),
     "ar": 5.50,

@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from html import escape
+from typing import Any
 
 import numpy as np
 from IPython.display import HTML
+from numpy.typing import NDArray
 
 from llbook.experiments.config import Experiment, PerceptronConfig
 from llbook.experiments.runs import Run, provenance_line
@@ -43,7 +45,7 @@ def page_print(notebook: str, config: PerceptronConfig) -> HTML:
     return HTML(f'<p class="provenance">{escape(line)}</p>')
 
 
-def number(value: float, digits: int = 3) -> str:
+def number(value: float | np.floating[Any], digits: int = 3) -> str:
     """``value`` with so many significant digits and no exponent where none is needed."""
     value = float(value)
     if math.isnan(value):
@@ -59,7 +61,7 @@ def number(value: float, digits: int = 3) -> str:
     )
 
 
-def spread(results: Sequence[float], digits: int = 3) -> str:
+def spread(results: Sequence[float] | NDArray[Any], digits: int = 3) -> str:
     """Mean and range over seeds: ``0.121 (0.119–0.124)``; says how many are undefined."""
     array = np.asarray(results, dtype=float)
     known = array[~np.isnan(array)]

@@ -193,7 +193,11 @@ class Entry:
         """
         parts = self.provenance.get("parts", {})
         known = {part: parts[part] for part in ("code", "versions", "python") if part in parts}
-        now = {"code": {}, "versions": versions(known.get("versions", {})), "python": _python()}
+        now: dict[str, Any] = {
+            "code": {},
+            "versions": versions(known.get("versions", {})),
+            "python": _python(),
+        }
         for file in known.get("code", {}):
             module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
             try:
@@ -305,7 +309,7 @@ class RunStore:
                 "key": key,
                 "parts": parts,
             }
-            run = Run(name, kind, config, provenance, arrays)
+            run = Run(name, kind, dict(config), provenance, arrays)
             _store(run, path)
             progress.unlink(missing_ok=True)
             self._log(name, "computed", why, seconds)
@@ -500,8 +504,9 @@ def device_name(kind: str) -> str:
     name = platform.processor() or platform.machine()
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)[1]
-    except (OSError, TypeError):
+        if found := re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE):
+            name = found[1]
+    except OSError:
         pass
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{name.strip()}, {cores} cores"

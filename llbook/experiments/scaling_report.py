@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,9 +40,9 @@ __all__ = [
     "verdicts",
 ]
 
-Arrays = Mapping[str, NDArray]
+Arrays = Mapping[str, NDArray[Any]]
 
-PAPER_LAWS = {
+PAPER_LAWS: dict[str, Any] = {
     "b": (3.16e8, 1.99e7),
     "beta": (0.12, 0.14),
     "r2": (0.995, 0.999),
@@ -143,7 +144,7 @@ def scaling_of(run: Arrays, *, draws: int = 200) -> Scaling:
     return Scaling(found, bootstrap(found, draws=draws), *facts)
 
 
-def interval(values: NDArray, digits: int = 3) -> str:
+def interval(values: NDArray[Any], digits: int = 3) -> str:
     """The middle 90% of resampled values: ``0.31 to 0.36``; of those that there are."""
     known = np.asarray(values)[~np.isnan(values)]
     if len(known) == 0:
@@ -204,7 +205,7 @@ def law_row(label: str, runs: Sequence[Scaling]) -> list[str]:
     if not laws:
         return [label, *[NO_LAW] * 5]
 
-    def both(name: str) -> NDArray:
+    def both(name: str) -> NDArray[Any]:
         return np.array([[getattr(law, name) for law in pair] for pair in laws])
 
     with np.errstate(over="ignore"):
@@ -297,7 +298,7 @@ def verdicts(rungs: Sequence[Sequence[Scaling]], horizon: float) -> list[Verdict
         raise ValueError("expected at least one run, got none")
     fitted = [run for run in runs if run.found is not None]
     missing = f"; {NO_LAW} in {len(runs) - len(fitted)}" if len(fitted) < len(runs) else ""
-    r2 = [law.r2 for run in fitted for law in run.found.laws]
+    r2 = [law.r2 for run in fitted if run.found for law in run.found.laws]
     right = np.array([run.b_change < 0 < run.beta_change for run in runs])
     b, beta = ([getattr(run, name) for run in fitted] for name in ("b_change", "beta_change"))
     paper_b, paper_beta = (np.mean([row[name] for row in PAPER_LADDER]) for name in ("b", "beta"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ from llbook.figures import style
 __all__ = ["area_under_the_curve", "growth", "projection", "unrolled_training"]
 
 
-def area_under_the_curve(old: NDArray, new: NDArray, ratios: Sequence[float]) -> Figure:
+def area_under_the_curve(old: NDArray[Any], new: NDArray[Any], ratios: Sequence[float]) -> Figure:
     """Figure 1: two loss curves, the areas under them, and what each area is as compression.
 
     Args:
@@ -66,7 +67,9 @@ def unrolled_training(steps: int = 4) -> Figure:
         )
         axes.text(x, y, text, ha="center", va="center", fontsize=11)
 
-    def arrow(start: tuple[float, float], end: tuple[float, float], color: str, bend: float = 0.0):
+    def arrow(
+        start: tuple[float, float], end: tuple[float, float], color: str, bend: float = 0.0
+    ) -> None:
         axes.add_patch(
             FancyArrowPatch(
                 start,
@@ -106,7 +109,7 @@ def unrolled_training(steps: int = 4) -> Figure:
     return figure
 
 
-def projection(points: NDArray, projected: NDArray) -> Figure:
+def projection(points: NDArray[Any], projected: NDArray[Any]) -> Figure:
     """The projection onto the simplex of three examples, seen from above.
 
     Args:
@@ -144,7 +147,7 @@ def projection(points: NDArray, projected: NDArray) -> Figure:
     return figure
 
 
-def growth(steps: NDArray, seconds: dict[str, NDArray]) -> Figure:
+def growth(steps: NDArray[Any], seconds: dict[str, NDArray[Any]]) -> Figure:
     """Time of a gradient against T, one line a strategy, relative to the first point of the first.
 
     Args:

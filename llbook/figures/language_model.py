@@ -8,6 +8,7 @@ of training examples, T of steps, E of measured epochs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
@@ -27,12 +28,12 @@ __all__ = [
     "weight_quantiles",
 ]
 
-Arrays = Mapping[str, NDArray]
+Arrays = Mapping[str, NDArray[Any]]
 
 _CLEAN, _PERTURBED = style.NEAR_OPTIMAL, style.PAPER
 
 
-def relative_weights(run: Arrays) -> NDArray:
+def relative_weights(run: Arrays) -> NDArray[Any]:
     """Weight of each example under the last policy over that of an equal share, shape (N,).
 
     Σ_t γ_{n,t} · N / T: 1 is what conventional learning gives, and the mean of all.
@@ -131,7 +132,7 @@ def weight_quantiles(run: Arrays) -> Figure:
     figure, axes = style.subplots()
     steps = run["curve_steps"][:-1]
     for level, curve in zip(levels, spread, strict=True):
-        colour = mappable.to_rgba(float(level))
+        colour = mappable.to_rgba(np.asarray(float(level)))
         axes.plot(steps, curve, color=colour, linewidth=1.4, label=f"{level:g}")
     axes.axhline(1, color="#555555", linestyle="--", linewidth=1.2)
     axes.set_yscale("symlog", linthresh=0.1, linscale=0.4)
@@ -217,20 +218,24 @@ def study_gains(
     lengths = {len(values) for values in (x, group, change, desired_change)}
     if len(lengths) != 1:
         raise ValueError(f"expected one value of each kind a trial, got {sorted(lengths)} values")
-    x, change, desired_change = (np.asarray(v, dtype=float) for v in (x, change, desired_change))
+    places, test, desired = (np.asarray(v, dtype=float) for v in (x, change, desired_change))
     figure, axes = style.subplots(figsize=(6.8, 4.0))
     for number, name in enumerate(dict.fromkeys(group)):
         chosen = np.array([other == name for other in group])
-        order = np.flatnonzero(chosen)[np.argsort(x[chosen], kind="stable")]
+        order = np.flatnonzero(chosen)[np.argsort(places[chosen], kind="stable")]
         (line,) = axes.plot(
-            x[order], 100 * change[order], marker="osD^vP*X"[number % 8], markersize=5, label=name
+            places[order],
+            100 * test[order],
+            marker="osD^vP*X"[number % 8],
+            markersize=5,
+            label=name,
         )
         axes.plot(
-            x[order], 100 * desired_change[order], color=line.get_color(), linestyle=":", alpha=0.8
+            places[order], 100 * desired[order], color=line.get_color(), linestyle=":", alpha=0.8
         )
-        lost = order[np.isnan(change[order])]
+        lost = order[np.isnan(test[order])]
         axes.plot(
-            x[lost],
+            places[lost],
             np.full(len(lost), 1.0),
             transform=axes.get_xaxis_transform(),
             color=line.get_color(),
@@ -250,7 +255,7 @@ def study_gains(
     return figure
 
 
-def attention_scales(steps: NDArray, curves: Mapping[str, NDArray]) -> Figure:
+def attention_scales(steps: NDArray[Any], curves: Mapping[str, NDArray[Any]]) -> Figure:
     """Test loss of conventional learning under each attention scale.
 
     Args:

@@ -7,6 +7,7 @@ Every function takes the arrays of a run (see
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
@@ -30,7 +31,7 @@ __all__ = [
     "zero_weights",
 ]
 
-Arrays = Mapping[str, NDArray]
+Arrays = Mapping[str, NDArray[Any]]
 
 
 def loss_curves(run: Arrays, *, paper_ratio: float | None = None, from_zero: bool = True) -> Figure:
@@ -144,11 +145,13 @@ def similarity_against_loss(run: Arrays, *, at_most: int = 9, scale: str = "log"
     return figure
 
 
-def _law(ratio: NDArray, scale: float, limit: float, power: float) -> NDArray:
+def _law(ratio: NDArray[Any], scale: float, limit: float, power: float) -> NDArray[Any]:
     return np.log(scale) - power * np.log(limit - ratio)
 
 
-def compression_fit(ratio: NDArray, similarity: NDArray) -> tuple[NDArray, float] | None:
+def compression_fit(
+    ratio: NDArray[Any], similarity: NDArray[Any]
+) -> tuple[NDArray[Any], float] | None:
     """Least squares for SIM = log(a / (b - CR)^c) with b > max CR (the form of Fig. 7).
 
     Returns:

@@ -153,7 +153,7 @@ def _points(axes: Axes) -> Iterator[tuple[str, Any, Any]]:
                 yield name, _category(axes.xaxis, place), bar.get_y() + bar.get_height()
     steps = [patch.get_data() for patch in axes.patches if isinstance(patch, StepPatch)]
     for number, (values, edges, _) in enumerate(steps, 1):
-        if number > 1 and np.array_equal(values, steps[number - 2].values):
+        if number > 1 and np.array_equal(values, steps[number - 2][0]):
             continue  # the outline of an area
         for x, y in zip(edges[:-1], values, strict=True):
             yield f"steps {number}, from x on", x, y
@@ -162,7 +162,7 @@ def _points(axes: Axes) -> Iterator[tuple[str, Any, Any]]:
         if isinstance(collection, PathCollection):
             corners = [np.ma.filled(collection.get_offsets(), np.nan)]
         elif isinstance(collection, PolyCollection):
-            corners = [path.vertices for path in collection.get_paths()]
+            corners = [np.asarray(path.vertices) for path in collection.get_paths()]
         else:
             continue
         for x, y in np.concatenate(corners):
@@ -181,7 +181,9 @@ def _name(label: object, otherwise: str) -> str:
 def _category(axis: Axis, place: float) -> str | float:
     """What a tick at this place says, or else the place."""
     places = np.asarray(axis.get_ticklocs(), dtype=float)
-    for tick, text in zip(places, axis.get_major_formatter().format_ticks(places), strict=True):
+    for tick, text in zip(
+        places, axis.get_major_formatter().format_ticks(places.tolist()), strict=True
+    ):
         if text and math.isclose(tick, place, abs_tol=1e-9):
             return text
     return place

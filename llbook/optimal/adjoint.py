@@ -83,7 +83,7 @@ def _closed_form(task: Task, policy: Tensor, process: Process) -> Tensor:
         raise ValueError(
             f"the closed form is the perceptron's, but the task is a {type(task).__name__}"
         )
-    return closed_form.adjoint_sweep(task, policy, process.trajectory)
+    return closed_form.adjoint_sweep(task, policy, process.states)
 
 
 def _unrolled(task: Task, policy: Tensor, process: Process) -> Tensor:

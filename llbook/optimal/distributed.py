@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from llbook.optimal.simplex import project
-from llbook.tasks.task import Task
+from llbook.tasks.task import Task, Trajectory
 
 __all__ = ["Shared", "SharedTrajectory", "process_count", "share", "start", "stop", "told"]
 
@@ -153,7 +153,7 @@ class Shared(Task):
         products, curvature = self._own.costate_products(theta, weights, costate)
         return products, self.summed(curvature)
 
-    def trajectory_losses(self, trajectory: Sequence[Tensor], examples: Any) -> Tensor:
+    def trajectory_losses(self, trajectory: Trajectory, examples: Any) -> Tensor:
         losses = self._own.trajectory_losses(trajectory, examples)
         sums = self.summed(torch.cat([losses, losses.new_ones(1)]).mul_(len(examples)))
         return sums[:-1] / sums[-1]
@@ -224,7 +224,7 @@ class SharedTrajectory(Sequence[Tensor]):
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, t: int) -> Tensor:
+    def __getitem__(self, t: int) -> Tensor:  # type: ignore[override]  # no slices
         t = range(self._count)[t]
         keeper = max(rank for rank, begin in enumerate(self._starts) if begin <= t)
         if keeper == self._task.rank:

@@ -44,6 +44,20 @@ class Process:
         """T, the number of gradient steps."""
         return len(self.trajectory) - 1
 
+    @property
+    def states(self) -> Tensor:
+        """θ_0 … θ_T as one tensor, shape (T + 1, P).
+
+        Raises:
+            TypeError: they are held elsewhere.
+        """
+        if not isinstance(self.trajectory, Tensor):
+            held = type(self.trajectory).__name__
+            raise TypeError(
+                f"expected θ_0 … θ_T in one tensor, as trajectory='memory' has them, got a {held}"
+            )
+        return self.trajectory
+
 
 class HostTrajectory(Sequence[Tensor]):
     """θ_0 … θ_T in the CPU's memory, each brought to the device where it is asked for."""
@@ -61,7 +75,7 @@ class HostTrajectory(Sequence[Tensor]):
     def __len__(self) -> int:
         return len(self._states)
 
-    def __getitem__(self, t: int) -> Tensor:
+    def __getitem__(self, t: int) -> Tensor:  # type: ignore[override]  # no slices
         return self._states[t].to(self._device)
 
     def put(self, t: int, theta: Tensor) -> None:
@@ -86,7 +100,7 @@ class Replayed(Sequence[Tensor]):
     def __len__(self) -> int:
         return len(self._policy) + 1
 
-    def __getitem__(self, t: int) -> Tensor:
+    def __getitem__(self, t: int) -> Tensor:  # type: ignore[override]  # no slices
         t = range(len(self))[t]
         number, offset = divmod(t, self._stride)
         if offset == 0:

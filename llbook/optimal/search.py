@@ -243,6 +243,7 @@ def search(
             if checkpoint is not None and task.first:
                 kept = callback.tensors() if isinstance(callback, Recorder) else {}
                 stored |= {f"{_RECORDED}{name}": tensor for name, tensor in kept.items()}
+                assert first_test is not None  # measured before the first update
                 stored["first_test"] = first_test
                 facts = {"identity": identity, "updates": number + 1, "history": history}
                 save_checkpoint(checkpoint, stored, facts)

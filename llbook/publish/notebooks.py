@@ -160,7 +160,7 @@ def execute(
     before = _read_executed(executed)
     why = _why(before, parts) if not settings.force else "forced"
     start = time.perf_counter()
-    if not why:
+    if before is not None and not why:
         facts = before.metadata["llbook"]
         result = _with_outputs(text, before, name)
         runs, stderr, ran = facts["runs"], [], facts["seconds"]

@@ -27,11 +27,11 @@ from llbook.publish.browser import chromium
 from llbook.publish.site import BookError, pages
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, PdfMargins
 
 __all__ = ["print_book"]
 
-_MARGINS = {"top": "16mm", "bottom": "18mm", "left": "16mm", "right": "16mm"}
+_MARGINS: PdfMargins = {"top": "16mm", "bottom": "18mm", "left": "16mm", "right": "16mm"}
 _SCALE = 0.8
 # A4 less the margins, in the pixels of a page printed at that scale
 _WIDTH = round((210 - 32) / 25.4 * 96 / _SCALE)
@@ -257,7 +257,7 @@ def _write(
     for at, link in links:
         writer.add_annotation(at, link)
     for chapter in chapters:
-        writer.add_outline_item(chapter.title, first[chapter.name])
+        writer.add_outline_item(title=chapter.title, page_number=first[chapter.name])
     writer.add_metadata({"/Title": title})
     writer.root_object[NameObject("/Lang")] = TextStringObject("en")
     writer.compress_identical_objects()

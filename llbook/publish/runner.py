@@ -109,7 +109,8 @@ class Parameter:
             "short": self.short,
             "type": self.type,
             "default": self.default,
-            "range": limits(self.field) or {bool: "true, false"}.get(self.field.annotation, "any"),
+            "range": limits(self.field)
+            or ("true, false" if self.field.annotation is bool else "any"),
             **bounds,
             "meaning": self.meaning,
         }
@@ -393,7 +394,7 @@ def executed_notebooks(build: Path) -> dict[Path, dict[str, Any]]:
     return dict(sorted(found.items(), key=lambda item: item[1]["date"], reverse=True))
 
 
-class _UniqueLoader(yaml.SafeLoader):
+class _UniqueLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """YAML's last of two equal names would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -425,7 +426,9 @@ def _uses(
 ) -> tuple[type[Experiment], dict[str, type], tuple[str, str] | None]:
     """Model, extra parameters and stored run, from the calls in a notebook's code."""
     imported: dict[str, str] = {}
-    model, extra, stored = Experiment, {}, None
+    model: type[Experiment] = Experiment
+    extra: dict[str, type] = {}
+    stored: tuple[str, str] | None = None
     for source in sources:
         try:
             nodes = list(ast.walk(ast.parse(source)))
@@ -441,7 +444,11 @@ def _uses(
             if called == "from_notebook" and isinstance(node.args[1], ast.Name):
                 name = node.args[1].id
                 model = getattr(importlib.import_module(imported[name]), name)
-                extra = {k.arg: _TYPES[k.value.id] for k in node.keywords}
+                extra = {
+                    k.arg: _TYPES[k.value.id]
+                    for k in node.keywords
+                    if k.arg and isinstance(k.value, ast.Name)
+                }
             elif (
                 called.endswith("_run")
                 and imported.get(called, "").startswith("llbook.experiments.")
@@ -462,9 +469,12 @@ def _parameters_cell(name: str, source: str) -> list[tuple[str, Any, str]]:
     found = []
     for node in ast.parse(source).body:
         try:
-            kind = _TYPES[node.annotation.id]
-            default = kind(ast.literal_eval(node.value))
-            found.append((node.target.id, default, comments.get(node.lineno, "")))
+            match node:
+                case ast.AnnAssign(ast.Name(target), ast.Name(annotation), ast.expr() as value):
+                    default = _TYPES[annotation](ast.literal_eval(value))
+                case _:
+                    raise ValueError("no annotated name with a value")
+            found.append((target, default, comments.get(node.lineno, "")))
         except (AttributeError, LookupError, ValueError):
             raise NotebookError(
                 f"{name}: expected 'name: type = default  # meaning' in its parameters cell, "

@@ -29,7 +29,7 @@ from typing import Any
 import nbformat
 
 import llbook
-from llbook.experiments.runs import device_kind, device_name, locked
+from llbook.experiments.runs import device_kind, device_name, locked, versions
 from llbook.publish.execution import MARK, execution_text
 from llbook.publish.extension import repository
 from llbook.publish.notebooks import (
@@ -39,7 +39,6 @@ from llbook.publish.notebooks import (
     execute,
     is_notebook,
     published,
-    versions,
 )
 
 __all__ = ["BookError", "build", "external_requests", "launch_notebooks", "pages"]

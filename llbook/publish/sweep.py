@@ -122,10 +122,11 @@ def sweep_points(
         size *= len(values)
     if not 1 <= size <= POINT_LIMIT:
         raise ParameterError(f"a sweep has 1 to {POINT_LIMIT:,} points, got {size:,}")
-    points, problems = [], {}
+    points: list[dict[str, Any]] = []
+    problems: dict[str, None] = {}
     for one in sets:
-        for values in itertools.product(*lists.values()):
-            given = [*(base or {}).items(), *one.items(), *zip(lists, values, strict=True)]
+        for chosen in itertools.product(*lists.values()):
+            given = [*(base or {}).items(), *one.items(), *zip(lists, chosen, strict=True)]
             try:
                 point = schema.values(given)
             except ParameterError as error:
@@ -177,6 +178,7 @@ def sweep(
         OSError: the results cannot be written; the path is in the message.
     """
     schema.stored_run()  # before anything is made
+    assert schema.stored is not None
     start = time.perf_counter()
     configs = [dict(schema.config(point).flat()) for point in points]
     model = (schema.model.__module__, schema.model.__qualname__)

@@ -98,12 +98,17 @@ class Perceptron(Task):
     # Rows go through in blocks: the intermediate (rows, n) matrices stay in the
     # cache, and a long trajectory costs no more memory than a short one.
 
-    def trajectory_losses(self, trajectory: Tensor, examples: SignedInputs) -> Tensor:
+    # all of θ_0 … θ_T in one tensor
+    def trajectory_losses(  # type: ignore[override]
+        self, trajectory: Tensor, examples: SignedInputs
+    ) -> Tensor:
         return torch.cat(
             [-logsigmoid(rows @ examples.signed.T).mean(1) for rows in trajectory.split(BLOCK)]
         )
 
-    def trajectory_gradients(self, trajectory: Tensor, examples: SignedInputs) -> Tensor:
+    def trajectory_gradients(  # type: ignore[override]
+        self, trajectory: Tensor, examples: SignedInputs
+    ) -> Tensor:
         return torch.cat(
             [
                 (torch.sigmoid_((rows @ examples.signed.T).neg_()) @ examples.signed)

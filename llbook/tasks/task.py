@@ -9,14 +9,22 @@ overrides what it can do faster.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value, jvp, vjp
 
-__all__ = ["Task"]
+__all__ = ["Task", "Trajectory"]
+
+
+class Trajectory(Protocol):
+    """θ_0 … θ_T: one tensor, or states that are held elsewhere."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Tensor]: ...
 
 
 class Task(ABC):
@@ -103,14 +111,14 @@ class Task(ABC):
         def directional(p: Tensor) -> Tensor:
             return jvp(lambda q: self.losses(q, self.training), (p,), (costate,))[1]
 
-        slopes, pull = vjp(directional, theta)
+        slopes, pull = vjp(directional, theta)  # type: ignore[misc]  # three only with an aux
         return slopes, pull(weights)[0]
 
-    def trajectory_losses(self, trajectory: Sequence[Tensor], examples: Any) -> Tensor:
+    def trajectory_losses(self, trajectory: Trajectory, examples: Any) -> Tensor:
         """Mean loss in nats at each θ of ``trajectory``, S of them, shape (S,)."""
         with torch.no_grad():
             return torch.stack([self.mean_loss(theta, examples) for theta in trajectory])
 
-    def trajectory_gradients(self, trajectory: Sequence[Tensor], examples: Any) -> Tensor:
+    def trajectory_gradients(self, trajectory: Trajectory, examples: Any) -> Tensor:
         """∇ of the mean loss at each θ of ``trajectory``, S of them, shape (S, P)."""
         return torch.stack([self.mean_gradient(theta, examples)[1] for theta in trajectory])

@@ -18,7 +18,7 @@ gradients, Jacobian–vector and vector–Jacobian products through it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -34,7 +34,7 @@ from llbook.tasks.head import (
     weighted_loss,
     weighted_tangent,
 )
-from llbook.tasks.task import Task
+from llbook.tasks.task import Task, Trajectory
 
 __all__ = [
     "PAD",
@@ -259,7 +259,7 @@ def _dual_body(
 
     def linear(x: Tensor, dx: Tensor | None, name: str) -> tuple[Tensor, Tensor | None]:
         y = product(x, w[name], low)
-        if d is None:
+        if d is None or dx is None:
             return y, None
         return y, product(dx, w[name], low) + product(x, d[name], low)
 
@@ -267,12 +267,12 @@ def _dual_body(
         rate = (x.square().mean(-1, keepdim=True) + _NORM_EPSILON).rsqrt()
         unit = x * rate
         y = unit * w[name][0] + w[name][1]
-        if d is None:
+        if d is None or dx is None:
             return y, None
         dunit = (dx - unit * (unit * dx).mean(-1, keepdim=True)) * rate
         return y, dunit * w[name][0] + unit * d[name][0] + d[name][1]
 
-    def split(y: Tensor | None) -> tuple[Tensor, ...]:
+    def split(y: Tensor) -> tuple[Tensor, ...]:
         return y.view(count, length, 3, architecture.heads, size).permute(2, 0, 3, 1, 4).unbind(0)
 
     x = embedding(tokens, w["tokens"]) + w["positions"][:length]
@@ -287,6 +287,7 @@ def _dual_body(
             mixed = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).to(x.dtype)
             dmixed = None
         else:
+            assert dy is not None
             dq, dk, dv = split(dy)
             scores = product(q, k.mT, low) * scale
             share = scores.masked_fill(later, -torch.inf).softmax(-1)
@@ -298,11 +299,11 @@ def _dual_body(
             dmixed = dmixed.transpose(1, 2).reshape(x.shape)
         mixed = mixed.transpose(1, 2).reshape(x.shape)
         y, dy = linear(mixed, dmixed, f"{layer}.attention.out")
-        x, dx = x + y, None if d is None else dx + dy
+        x, dx = x + y, None if dx is None or dy is None else dx + dy
         y, dy = linear(*norm(x, dx, f"{layer}.feedforward.norm"), f"{layer}.feedforward.in")
-        dy = None if d is None else dy * (y > 0)
+        dy = None if dy is None else dy * (y > 0)
         y, dy = linear(y.relu(), dy, f"{layer}.feedforward.out")
-        x, dx = x + y, None if d is None else dx + dy
+        x, dx = x + y, None if dx is None or dy is None else dx + dy
     return norm(x, dx, "norm")
 
 
@@ -382,7 +383,7 @@ class Transformer(Task):
         each = token_losses(logits(self.architecture, theta, inputs), targets)
         return each.sum(1) / (targets != PAD).sum(1)
 
-    def trajectory_losses(self, trajectory: Sequence[Tensor], examples: Tensor) -> Tensor:
+    def trajectory_losses(self, trajectory: Trajectory, examples: Tensor) -> Tensor:
         """Mean loss in nats at each θ of ``trajectory``, S of them, shape (S,)."""
         batches = [
             _Batch(part, None, self.initial.dtype) for part in examples.split(self.micro_batch)
@@ -446,6 +447,7 @@ class Transformer(Task):
                 at = theta.detach().requires_grad_(True)
                 with torch.enable_grad():
                     x, dx = self._read(at, costate, batch)
+                    assert dx is not None
                     out = _unpack(self.architecture, at)["out"]
                     dout = _unpack(self.architecture, costate)["out"]
                     part, each = weighted_tangent(
@@ -461,6 +463,7 @@ class Transformer(Task):
             for rows in chosen.split(self.micro_batch):
                 batch = _Batch(self.training[rows], None, theta.dtype)
                 x, dx = self._read(theta, direction, batch)
+                assert dx is not None
                 out = _unpack(self.architecture, theta)["out"]
                 dout = _unpack(self.architecture, direction)["out"]
                 each = head_tangents(x, dx, out, dout, batch.targets, self._low)

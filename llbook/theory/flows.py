@@ -12,7 +12,7 @@ solved to near rounding by SciPy's DOP853, and the terms of the identity
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -247,7 +247,9 @@ class Identity(NamedTuple):
         return float(np.abs(rest).max() / np.abs(self.contribution).max())
 
 
-def _terms(task: Task, theta: np.ndarray, costate: np.ndarray, weights: np.ndarray) -> tuple:
+def _terms(
+    task: Task, theta: np.ndarray, costate: np.ndarray, weights: np.ndarray
+) -> tuple[Any, ...]:
     at = derivatives(task, theta)
     return (
         at.gradients @ at.desired_gradient,

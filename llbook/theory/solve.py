@@ -49,7 +49,7 @@ def euler_objective(task: Task) -> Objective:
 
     def evaluate(policy: Tensor) -> tuple[float, Tensor]:
         process = train(task, policy)
-        area = task.trajectory_losses(process.trajectory[1:], task.desired).sum()
+        area = task.trajectory_losses(process.states[1:], task.desired).sum()
         return float(area), policy_gradient(task, policy, process)
 
     return evaluate

@@ -17,7 +17,7 @@ loops are compiled and serial, for instances small enough to be solved exactly.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ class Transcription(NamedTuple):
     costates: Tensor
 
 
-def _linear(task: Task) -> tuple:
+def _linear(task: Task) -> tuple[Any, ...]:
     """Inputs and targets of training and desired examples, and whether the loss is logistic."""
     if isinstance(task, Perceptron):
         parts = [x.signed.double().numpy() for x in (task.training, task.desired)]
@@ -69,7 +69,7 @@ def _linear(task: Task) -> tuple:
     raise TypeError(f"expected a Perceptron or LeastSquares task, got {type(task).__name__}")
 
 
-def _evaluator(task: Task, interval: float, scheme: str, substeps: int) -> Callable:
+def _evaluator(task: Task, interval: float, scheme: str, substeps: int) -> Callable[[Tensor], Any]:
     if not interval > 0 or substeps < 1:
         raise ValueError(
             f"interval must be positive and substeps at least 1, got {interval} and {substeps}"
@@ -80,7 +80,7 @@ def _evaluator(task: Task, interval: float, scheme: str, substeps: int) -> Calla
     step = interval / substeps
     part, reach = (step * np.array(x) for x in SCHEMES[scheme])
     tail = step if scheme == "euler" else 0.0
-    return lambda policy: _sweep(
+    return lambda policy: _sweep(  # type: ignore[call-arg]  # compiled: its signature is not seen
         *linear, start, policy.contiguous().numpy(), part, reach, tail, substeps
     )
 
