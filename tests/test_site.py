@@ -1,11 +1,14 @@
 """Every page of the book as a browser shows it, from disk and without a network."""
 
 import csv
+import functools
+import http.server
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import nbformat
@@ -117,6 +120,44 @@ def test_page_fits_a_phone(book, tab, name):
     assert tab.evaluate(small) == []
     tab.evaluate("document.documentElement.dataset.theme = 'dark'")
     assert tab.evaluate(small) == []
+
+
+def test_first_page_answers_within_two_seconds(book, tab):
+    taken = []
+    for _ in range(3):
+        tab.goto("about:blank")
+        tab.goto((book / "html" / f"{pages(ROOT)[0]}.html").as_uri())
+        taken.append(
+            tab.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
+        )
+    assert min(taken) < 2000, taken
+
+
+def test_served_site_asks_nobody_else(book, chromium):
+    """As `make serve` shows it: at an address of its own, not from disk."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format, *arguments):
+            pass
+
+    handler = functools.partial(Quiet, directory=book / "html")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        origin = f"http://127.0.0.1:{server.server_port}/"
+        asked, failed = [], []
+        page = chromium.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("response", lambda found: found.ok or failed.append(found.url))
+        page.on("pageerror", lambda error: failed.append(str(error)))
+        for name in (pages(ROOT)[0], "explorer"):
+            page.goto(f"{origin}{name}.html")
+            assert page.evaluate(FAULTS) == []
+        page.goto(f"{origin}search.html?q=simplex")
+        page.wait_for_selector("#search-results li p.context")
+        page.close()
+        server.shutdown()
+    assert [url for url in asked if not url.startswith((origin, "data:", "blob:"))] == []
+    assert failed == []
 
 
 def test_search_finds_pages_from_disk(book, tab):
