@@ -17,7 +17,11 @@ PERCEPTRON, LANGUAGE = perceptron.load_records(), language_model.load_records()
 LIVE = PERCEPTRON["headline"][0]
 
 
-def language_entries(records=LANGUAGE):
+# records at the paper's scale are welcome, and would be judged otherwise
+SMALLER = {name: LANGUAGE[name] for name in language_model.LADDER}
+
+
+def language_entries(records=SMALLER):
     return report.language_entries(records, LANGUAGE["short"][0], "smoke")
 
 
@@ -31,13 +35,12 @@ def changed(runs, config=None, **arrays):
 @pytest.fixture(scope="module")
 def entries():
     claims = report.claims(PERCEPTRON, report.code(2), report.gradient_difference())
-    rungs = [name for name in language_model.LADDER if name in LANGUAGE]
     return [
         *claims,
         *report.pictures(PERCEPTRON),
         *report.perceptron_entries(PERCEPTRON, LIVE, "laptop"),
         *language_entries(),
-        *report.scaling_entries(LANGUAGE, rungs, 1e7),
+        *report.scaling_entries(LANGUAGE, language_model.LADDER, 1e7),
     ]
 
 
@@ -107,7 +110,7 @@ def test_a_record_at_the_papers_scale_is_judged_as_it_stands():
         "data": config["data"] | {"size": 2**14, "vocabulary": 5000},
         "training": config["training"] | {"steps": 4000},
     }
-    records = LANGUAGE | {"paper": changed(LANGUAGE["long"], scale)}
+    records = SMALLER | {"paper": changed(LANGUAGE["long"], scale)}
     found = language_entries(records)
     assert {entry.verdict for entry in found} <= {report.REPRODUCED, report.FAILED}
     assert all("`paper`" in entry.ours[0] for entry in found[:5])
