@@ -199,6 +199,9 @@ def search(notebook: str, given: tuple[str, ...], file: Path | None, profile: st
 
     try:
         stored_run = schema.stored_run()
+    except LookupError as error:
+        raise click.UsageError(str(error.args[0])) from None
+    try:
         config = schema.config(values)
         distributed.start()
         if distributed.process_count() == 1:
@@ -212,11 +215,12 @@ def search(notebook: str, given: tuple[str, ...], file: Path | None, profile: st
                 f"{schema.notebook}: its search runs in one process; several can share that of "
                 "language_model"
             )
-    except LookupError as error:
-        raise click.UsageError(str(error)) from None
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nInterrupted; the same command goes on from the last epoch.", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
     if run is not None:
         print(f"{schema.notebook}: run {run.id}")
     distributed.stop()
@@ -447,6 +451,9 @@ def why(notebook: str, given: tuple[str, ...], file: Path | None, profile: str) 
         if not error.nearest:
             print("  there is no run of its kind in the store")
         return
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(1)
     print(
         f"{found.id}: stored, {_readable('age', found.age.total_seconds())} old; it would be used"
     )

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from llbook.experiments import config as configs
+from llbook.optimal import checkpoint as checkpoints
 from llbook.optimal.checkpoint import load_checkpoint
 
 
@@ -51,6 +52,19 @@ def main(folder, kind, flat, kills):
         measure(self, epoch)
 
     experiment._Measure.__call__ = noted
+    written = checkpoints.save_file
+
+    def slowly(tensors, path, metadata):
+        """So that some of the kills fall into the writing."""
+        written(tensors, path, metadata)
+        content = Path(path).read_bytes()
+        with open(path, "wb", buffering=0) as file:
+            file.write(content[: len(content) // 2])
+            time.sleep(pause)
+            file.write(content[len(content) // 2 :])
+
+    pause = 0.0
+    checkpoints.save_file = slowly
 
     def search(name, path):
         np.savez(folder / name, **experiment.compute(config, checkpoint=path))
@@ -60,7 +74,7 @@ def main(folder, kind, flat, kills):
 
     start = time.perf_counter()
     assert os.waitpid(attempt("whole.npz", None), 0)[1] == 0
-    each = (time.perf_counter() - start) / (config.search.epochs + 1)
+    pause = each = (time.perf_counter() - start) / (config.search.epochs + 1)
     seen = []
     while len(seen) < kills:
         begun.write_text("")
@@ -68,7 +82,7 @@ def main(folder, kind, flat, kills):
         while not begun.read_text():
             time.sleep(each / 50)
             assert os.waitpid(process, os.WNOHANG) == (0, 0), "the search ended before its kill"
-        time.sleep(generator.uniform(0, 1.5 * each))
+        time.sleep(generator.uniform(0, 2 * each))
         os.kill(process, signal.SIGKILL)
         how = os.waitpid(process, 0)[1]
         assert os.WIFSIGNALED(how), "the search ended before its kill"

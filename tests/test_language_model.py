@@ -1,5 +1,8 @@
 """The language model's engine and experiment: derivatives, precision, resuming, what a run holds."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from llbook.optimal.checkpoint import (
     encode_policy,
     load_checkpoint,
     save_checkpoint,
+    seconds_so_far,
 )
 from llbook.optimal.process import TRAJECTORIES, constant_policy, train
 from llbook.optimal.search import search
@@ -190,13 +194,56 @@ def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, monkeypatch, form, 
         compute(config, examples, checkpoint=path)
     monkeypatch.undo()
     assert load_checkpoint(path)[1]["updates"] == stop
+    spent = seconds_so_far(path)
+    assert spent > 0
     resumed = compute(config, examples, checkpoint=path)
     assert resumed.keys() == whole.keys()
     for name in whole:
         np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
+    assert seconds_so_far(path) > spent
     other = LanguageModelConfig.from_flat(config.flat() | {"step_size": 3.0})
     with pytest.raises(ValueError, match="of another search"):
         compute(other, examples, checkpoint=path)
+    with pytest.raises(ValueError, match="of another search"):
+        compute(LanguageModelConfig.from_flat(config.flat() | {"seed": 1}), checkpoint=path)
+
+
+@pytest.mark.parametrize("damage", ["altered", "truncated", "another file"])
+def test_a_damaged_checkpoint_is_moved_aside(tmp_path, capsys, damage):
+    path = tmp_path / "search.safetensors"
+    whole = compute(SMALL, checkpoint=path)
+    content = bytearray(path.read_bytes())
+    if damage == "altered":
+        content[-100] ^= 1
+    elif damage == "truncated":
+        del content[-100:]
+    else:
+        content[:] = b"something else"
+    path.write_bytes(content)
+    again = compute(SMALL, checkpoint=path)
+    assert (
+        "moved to search.safetensors.damaged-1, the search starts over" in capsys.readouterr().out
+    )
+    assert path.with_name("search.safetensors.damaged-1").read_bytes() == content
+    for name in whole:
+        np.testing.assert_array_equal(again[name], whole[name], err_msg=name)
+
+
+def test_no_trajectory_is_kept_while_the_next_one_is_computed(monkeypatch):
+    """At the paper's scale there is no room for two."""
+    alive = weakref.WeakSet()
+    real = search.__globals__["train"]
+
+    def counted(*arguments, **options):
+        gc.collect()
+        assert not alive
+        process = real(*arguments, **options)
+        alive.add(process)
+        return process
+
+    monkeypatch.setitem(search.__globals__, "train", counted)
+    compute(SMALL)
+    assert SMALL.search.epochs >= 2
 
 
 def test_what_a_run_holds():

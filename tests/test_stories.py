@@ -1,5 +1,6 @@
 """Text, tokens, windows and perturbation."""
 
+import gzip
 import hashlib
 import http.server
 import os
@@ -15,7 +16,9 @@ from llbook.data.stories import (
     HUB_REVISION,
     SEPARATOR,
     download_tinystories,
+    grammar_stories,
     load_corpus,
+    read_stories,
 )
 from llbook.data.tokens import build_vocabulary, encode_texts
 from llbook.data.windows import story_examples
@@ -266,3 +269,12 @@ def test_edit_distance_against_the_textbook():
 def test_paths_are_paths(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_corpus(path=str(Path(tmp_path, "nothing.txt")))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "not gzip"])
+def test_a_damaged_archive_is_named(tmp_path, damage):
+    path = tmp_path / "stories.txt.gz"
+    content = gzip.compress("\n".join(grammar_stories(50)).encode())
+    path.write_bytes(content[:-200] if damage == "truncated" else b"plain text")
+    with pytest.raises(ValueError, match=r"stories\.txt\.gz is not a whole gzip file"):
+        read_stories(path)

@@ -63,6 +63,7 @@ def test_points_combine_a_list_with_the_grid(tmp_path):
         ([("sede", "0..2")], "did you mean 'seed'"),
         ([("seed", "2..1")], "seed: no values given"),
         ([("seed", ",")], "seed: no values given"),
+        ([("seed", "0..3"), ("seed", "7")], "seed: given twice"),
         ([("size", "0,many,3")], "(?s)got 0; expected an integer.*got 'many'; expected an integer"),
         ([("seed", "0..99999999999")], r"1 to 10,000 points, got 10,001"),
         ([("seed", "0..200"), ("size", "1..200")], "got 40,200"),

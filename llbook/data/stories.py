@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import os
 import random
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ HUB_REVISION = "f54c09fd23315a6f9c86f9dc80f725de7d8f9c64"
 HUB_FILE = "TinyStories-train.txt"
 # As several public repositories give it. It was not checked against the hub by this project.
 HUB_SHA256 = "c5cf5e22ff13614e830afbe61a99fbcbe8bcb7dd72252b989fa1117a368d401f"
+# All 2 million are far more than any experiment here takes, and minutes of tokenising.
+MOST_STORIES = 50_000
 _INSTRUCTIONS = (
     "give a text file with the parameter path or the variable LLBOOK_TINYSTORIES, "
     "or use corpus='grammar'"
@@ -386,6 +389,8 @@ def read_stories(path: str | os.PathLike[str], count: int | None = None) -> list
                     lines.append(line)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text: {error}") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not a whole gzip file: {error}") from None
     close()
     if not found:
         raise ValueError(f"expected stories separated by {SEPARATOR!r} lines, got none in {path}")
@@ -436,8 +441,8 @@ def load_corpus(
             the file named, else the hub's, downloaded where it has to be.
             ``"grammar"``: the grammar.
         path: a UTF-8 text file, plain or ``.gz``.
-        count: at most this many stories, from the front. The grammar draws so many
-            (2,000 by default).
+        count: at most this many stories, from the front; 50,000 unless given. The
+            grammar draws so many (2,000 by default).
         seed: of the grammar's draw.
 
     Raises:
@@ -453,12 +458,13 @@ def load_corpus(
             raise ValueError(f"corpus='grammar' reads no file, got path={path!r}")
         return _corpus("grammar", grammar_stories(count or 2000, seed), _GRAMMAR)
     if file := path or os.environ.get("LLBOOK_TINYSTORIES", ""):
-        texts = read_stories(file, count)
+        texts = read_stories(file, count or MOST_STORIES)
         return _corpus("file", texts, f"Text: {len(texts):,} stories of {Path(file).name}.")
     found = download_tinystories(cached_only=source == "auto")
     if found is not None:
-        texts = read_stories(found, count)
-        return _corpus("tinystories", texts, f"Text: {len(texts):,} stories of TinyStories.")
+        texts = read_stories(found, count or MOST_STORIES)
+        notice = f"Text: the first {len(texts):,} stories of TinyStories."
+        return _corpus("tinystories", texts, notice)
     return _corpus(
         "grammar",
         grammar_stories(count or 2000, seed),

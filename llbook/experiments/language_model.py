@@ -345,18 +345,27 @@ def shared_run(config: LanguageModelConfig, *, progress: bool = False) -> Run | 
         The run, on the first process; None on the others.
 
     Raises:
-        ValueError: fewer examples of a set than processes.
+        ValueError: fewer examples of a set than processes; processes that read
+            different texts.
     """
-    if torch.distributed.get_rank() != 0:
-        if path := told():
-            compute(config, checkpoint=Path(path))
+    rank = torch.distributed.get_rank()
+    if rank != 0:
+        if word := told():
+            text, path = word.split(" ", 1)
+            corpus, examples = load_examples(config)
+            if corpus.sha256 != text:
+                raise ValueError(
+                    f"process {rank} reads another text than the first: {corpus.notice} "
+                    f"Its SHA-256 is {corpus.sha256}, expected {text}"
+                )
+            compute(config, examples, checkpoint=Path(path))
         return None
     computing = False
 
     def begin(path: Path) -> None:
         nonlocal computing
         computing = True
-        told(str(path))
+        told(f"{_corpus(config.data.corpus, config.data.path).sha256} {path}")
 
     run = language_model_run(config, progress=progress, before=begin)
     if not computing:

@@ -281,7 +281,7 @@ class RunStore:
             raise NotStored(name, damage, self._nearest(parts))
         waiting = partial(self._say, name, "waiting", "another process is computing it")
         with locked(self.folder / f"{name}.lock", waiting):
-            why = self._why(parts)
+            why = ""
             if path.exists():
                 try:
                     run = _load(path, key)
@@ -291,11 +291,18 @@ class RunStore:
                 else:
                     self._log(name, "stored", "", run.provenance["seconds"])
                     return run
+            why = why or self._why(parts)
+            progress = self.folder / f"{name}.checkpoint.safetensors"
+            earlier = 0.0
+            if resumable and progress.exists():
+                from llbook.optimal.checkpoint import seconds_so_far
+
+                why = "an interrupted search goes on"
+                earlier = seconds_so_far(progress)
             self._say(name, "computing", why)
             start = time.perf_counter()
-            progress = self.folder / f"{name}.checkpoint.safetensors"
             arrays = _check_arrays(compute(progress) if resumable else compute())
-            seconds = time.perf_counter() - start
+            seconds = earlier + time.perf_counter() - start
             provenance = {
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(seconds, 3),
@@ -709,11 +716,28 @@ def _store(run: Run, path: Path) -> None:
             "arrays_sha256": checksum,
         }
         head["sha256"] = _checksum(head)
-        (unfinished / "run.json").write_bytes(_readable(head))
+        with open(unfinished / "run.json", "wb") as file:
+            file.write(_readable(head))
+            file.flush()
+            os.fsync(file.fileno())
         unfinished.rename(path)
+        # what is removed after this is needed no more, even after a power cut
+        _sync_folder(path)
+        _sync_folder(path.parent)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise _unwritable(error, path, "store the run") from error
+
+
+def _sync_folder(path: Path) -> None:
+    """Put the names in a folder on disk, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _load(path: Path, key: str | None = None) -> Run:

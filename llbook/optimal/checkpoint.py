@@ -16,6 +16,7 @@ that makes a resumed search the same, bit by bit.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -27,12 +28,37 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = ["FORMS", "decode_policy", "encode_policy", "load_checkpoint", "save_checkpoint"]
+__all__ = [
+    "FORMS",
+    "DamagedCheckpoint",
+    "decode_policy",
+    "digest",
+    "encode_policy",
+    "load_checkpoint",
+    "save_checkpoint",
+    "seconds_so_far",
+    "set_aside",
+]
 
 FORMS = ("float32", "uint16", "uint8")
 _LEVELS = {"uint16": 2**16 - 2, "uint8": 2**8 - 2}
 _DTYPES = {"uint16": torch.uint16, "uint8": torch.uint8}
 _ROWS = 256  # rows at a time: a policy can be most of the memory there is
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint that is truncated or altered, or none at all."""
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and values."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        if flat.numel():
+            total.update(flat.view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def encode_policy(policy: Tensor, form: str) -> dict[str, Tensor]:
@@ -94,7 +120,8 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         data = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(data, temporary, metadata={"facts": json.dumps(facts)})
+        metadata = {"facts": json.dumps(facts), "sha256": digest(data)}
+        save_file(data, temporary, metadata=metadata)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -108,11 +135,33 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and facts of :func:`save_checkpoint`.
 
     Raises:
-        ValueError: the file is not such a checkpoint, or is damaged.
+        DamagedCheckpoint: the file is not such a checkpoint, or was truncated or altered.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+            metadata = file.metadata()
+            facts = json.loads(metadata["facts"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if digest(tensors) != metadata["sha256"]:
+                raise ValueError("it does not have its checksum")
+            return tensors, facts
     except (SafetensorError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a checkpoint of a search: {error}") from error
+        raise DamagedCheckpoint(f"{path} is not a checkpoint of a search: {error}") from error
+
+
+def seconds_so_far(path: Path) -> float:
+    """How long a search computed before its checkpoint; 0 without one that can be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return float(json.loads(file.metadata()["facts"])["seconds"])
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError):
+        return 0.0
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, to a name that is free; returns that."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    path.rename(aside)
+    return aside

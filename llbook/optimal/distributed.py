@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -25,6 +26,10 @@ from llbook.optimal.simplex import project
 from llbook.tasks.task import Task, Trajectory
 
 __all__ = ["Shared", "SharedTrajectory", "process_count", "share", "start", "stop", "told"]
+
+
+# The first process may wait for a run that another computes; torchrun ends all when one dies.
+_PATIENCE = timedelta(days=7)
 
 
 def start() -> bool:
@@ -38,7 +43,7 @@ def start() -> bool:
     if "TORCHELASTIC_RUN_ID" not in os.environ or dist.is_initialized():
         return dist.is_initialized()
     if not torch.cuda.is_available():
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=_PATIENCE)
         return True
     local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if local >= there:
@@ -47,7 +52,8 @@ def start() -> bool:
             "lower --nproc-per-node, or set CUDA_VISIBLE_DEVICES= to compute on the CPU"
         )
     torch.cuda.set_device(local)
-    dist.init_process_group("nccl", device_id=torch.device("cuda", local))
+    device = torch.device("cuda", local)
+    dist.init_process_group("nccl", device_id=device, timeout=_PATIENCE)
     return True
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,10 +26,13 @@ from llbook.measures.objective import acceleration_ratio, compression_ratio, los
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.checkpoint import (
     FORMS,
+    DamagedCheckpoint,
     decode_policy,
+    digest,
     encode_policy,
     load_checkpoint,
     save_checkpoint,
+    set_aside,
 )
 from llbook.optimal.distributed import Shared
 from llbook.optimal.process import Process, check_policy, constant_policy, train
@@ -176,6 +180,7 @@ def search(
             raise ValueError(f"initial_policy has {len(policy)} steps, expected {steps}")
 
     history: list[dict[str, float]] = []
+    began = time.perf_counter()
     first_test: Tensor | None = None
     start = 0
     # what must not change between the two halves of an interrupted search
@@ -190,12 +195,17 @@ def search(
         "dtype": str(policy.dtype),
         "size": task.total,
         "parameters": task.initial.numel(),
+        "learning_rate": float(task.learning_rate),
+        "stop_at_gap": stop_at_gap,
+        "initial": digest({"initial": task.initial}),
+        "initial_policy": None if initial_policy is None else digest({"policy": initial_policy}),
     }
-    if checkpoint is not None and checkpoint.exists():
-        tensors, facts = load_checkpoint(checkpoint)
-        if facts["identity"] != identity:
+    tensors, facts = _resumed(checkpoint, first=task.first)
+    earlier = facts.get("seconds", 0.0)
+    if facts:
+        if facts.get("identity") != identity:
             raise ValueError(
-                f"{checkpoint} is of another search: it has {facts['identity']}, "
+                f"{checkpoint} is of another search: it has {facts.get('identity')}, "
                 f"asked for is {identity}"
             )
         policy = task.own(decode_policy(tensors, policy))
@@ -230,11 +240,15 @@ def search(
                 )
                 if callback is not None:
                     callback(epoch)
+                del epoch
                 last = last or (stop_at_gap is not None and worst <= stop_at_gap)
             if last:
+                final = process
                 break
             rate = scale * (1 - number / epochs) if schedule == "linear" else scale
             policy.add_(gradient, alpha=-rate)
+            # before the next training: two trajectories may be more than there is memory for
+            del process, gradient
             policy = task.project(policy) if isinstance(task, Shared) else project(policy)
             if checkpoint is not None or policy_storage != "float32":
                 stored = encode_policy(task.gather(policy), policy_storage)
@@ -245,10 +259,28 @@ def search(
                 stored |= {f"{_RECORDED}{name}": tensor for name, tensor in kept.items()}
                 assert first_test is not None  # measured before the first update
                 stored["first_test"] = first_test
-                facts = {"identity": identity, "updates": number + 1, "history": history}
+                facts = {
+                    "identity": identity,
+                    "updates": number + 1,
+                    "history": history,
+                    "seconds": earlier + time.perf_counter() - began,
+                }
                 save_checkpoint(checkpoint, stored, facts)
             bar.update()
-    return Search(policy, process, history)
+    return Search(policy, final, history)
+
+
+def _resumed(checkpoint: Path | None, *, first: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of the checkpoint; none where there is no checkpoint or a damaged one."""
+    if checkpoint is None or not checkpoint.exists():
+        return {}, {}
+    try:
+        return load_checkpoint(checkpoint)
+    except DamagedCheckpoint as error:
+        if first:
+            aside = set_aside(checkpoint)
+            print(f"{error}; moved to {aside.name}, the search starts over", flush=True)
+        return {}, {}
 
 
 @contextmanager

@@ -23,6 +23,7 @@ import re
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,7 +115,14 @@ def sweep_points(
     Raises:
         ParameterError: an unknown name, a bad value, none or too many points.
     """
-    lists = {schema.resolve(name, text): _values(text) for name, text in axes}
+    lists: dict[str, list[Any]] = {}
+    for name, text in axes:
+        short = schema.resolve(name, text)
+        if short in lists:
+            raise ParameterError(
+                f"{schema.parameters[short].name}: given twice; expected one -p with all its values"
+            )
+        lists[short] = _values(text)
     size = len(sets)
     for name, values in lists.items():
         if not values:
@@ -190,6 +198,7 @@ def sweep(
     waiting = [number for number in range(len(points)) if number not in rows]
     settings.report(f"{schema.notebook}: {len(points)} points, {len(rows)} of them stored")
     if waiting:
+        batch = uuid.uuid4().hex  # names are common to all that use a scheduler
         with _cluster(settings.build, scheduler, workers, len(waiting)) as (client, threads):
             futures = {
                 client.submit(
@@ -198,7 +207,7 @@ def sweep(
                     schema.stored,
                     configs[n],
                     threads,
-                    key=f"point-{n}",
+                    key=f"llbook-{batch}-{n}",
                     pure=False,
                 ): n
                 for n in waiting
@@ -253,9 +262,11 @@ def _compute(
 ) -> dict[str, Any]:
     """The row of a point, in a worker; what fails is returned, since Dask need not try it again."""
     os.environ.setdefault("LLBOOK_RUN_LOG", os.devnull)  # a store that is not talking
+    import numba
     import torch
 
     torch.set_num_threads(threads)
+    numba.set_num_threads(min(threads, numba.get_num_threads()))
     if (found := _stored(model, function, values)) is not None:
         return found
     try:
@@ -346,6 +357,8 @@ def _results(
             else:
                 error = future.exception()
                 row = _failure(f"{type(error).__name__}: {error}")
+                if error is None:
+                    row = _failure("the scheduler was lost; the next call skips what is stored")
                 if isinstance(error, distributed.KilledWorker):
                     row = _failure(f"{LOST_WORKERS + 1} workers died over it")
             bar.update()
