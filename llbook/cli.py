@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -25,6 +26,9 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 @click.version_option(llbook.__version__, prog_name="llbook")
 def main() -> None:
     """Towards Optimal Learning of Language Models, made reproducible."""
+    # notebooks run in a folder of their own
+    if text := os.environ.get("LLBOOK_TINYSTORIES"):
+        os.environ["LLBOOK_TINYSTORIES"] = str(Path(text).absolute())
 
 
 def _profile(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -522,7 +526,16 @@ def _parameters(
         pairs = [*overrides(profile, name).items()]
         pairs += runner.read_file(file) if file is not None else []
         pairs += [_assignment(text) for text in given]
-        return schema, schema.values(pairs)
+        values = schema.values(pairs)
+        for file_name in {"path", "table"} & {n for n, value in values.items() if value}:
+            found = Path(values[file_name]).absolute()
+            if not found.is_file():
+                raise ParameterError(
+                    f"{schema.parameters[file_name].name}: got {values[file_name]!r}; "
+                    "expected the name of a file that exists"
+                )
+            values[file_name] = str(found)
+        return schema, values
     except (ParameterError, LookupError, OSError) as error:
         raise click.UsageError(str(error.args[0] if error.args else error)) from None
 

@@ -115,6 +115,7 @@ def the_folder(build):
         (["perceptron", "-p", "seed"], "expected NAME=VALUE, got 'seed'"),
         (["language_model", "-p", "heads=5"], "heads must divide hidden, got 5 heads for 32"),
         (["compression", "-p", "hidden=6"], "a multiple of 4"),
+        (["language_model", "-p", "path=none.txt"], "data.path: got 'none.txt'; expected the name"),
         (["perceptron", "--profile", "huge"], "got 'huge'; expected one of smoke, laptop, paper"),
         (["perceptron", "-o", "out.html"], "'out.html'; a notebook's name ends in .ipynb"),
         (["perceptron", "-o", "none/out.ipynb"], "there is no folder none"),

@@ -106,8 +106,16 @@ def alter(path):
     path.write_bytes(content)
 
 
+def replace_by_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
 @pytest.mark.parametrize("name", ["arrays.npz", "run.json"])
-@pytest.mark.parametrize("harm", [truncate, alter, Path.unlink, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize(
+    "harm",
+    [truncate, alter, Path.unlink, lambda path: path.write_bytes(b""), replace_by_folder],
+)
 def test_damaged_run_is_noticed_and_recomputed(store, lines, name, harm):
     run = store.load_or_compute("toy", CONFIG, curves, CODE)
     file = store.folder / run.id / name

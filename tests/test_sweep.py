@@ -74,7 +74,7 @@ def test_bad_points_are_refused(axes, message):
         sweep_points(PERCEPTRON, axes)
 
 
-@pytest.mark.parametrize("content", ["seed: 1", "[1, 2]", "[{a: 1]", "3"])
+@pytest.mark.parametrize("content", ["seed: 1", "[1, 2]", "[{a: 1]", "3", "- {seed: 1, seed: 2}"])
 def test_file_that_is_no_list_of_sets_is_refused(tmp_path, content):
     (tmp_path / "p.yaml").write_text(content)
     with pytest.raises(ParameterError, match="p.yaml"):

@@ -761,7 +761,9 @@ def _load(path: Path, key: str | None = None) -> Run:
         raise DamagedRun(f"{Path(error.filename).name} is missing") from error
     except LookupError as error:
         raise DamagedRun(f"run.json lacks {error}") from error
-    except (ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (NotADirectoryError, IsADirectoryError) as error:
+        raise DamagedRun(f"{error.filename} is not what is stored there") from error
+    except (ValueError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
         raise DamagedRun(str(error)) from error
 
 

@@ -137,6 +137,10 @@ class Shared(Task):
         """Of the examples given, which are this process's own."""
         return self._own.losses(theta, examples)
 
+    def mean_loss(self, theta: Tensor, examples: Any) -> Tensor:
+        """Not here: a sum over processes has no automatic derivative."""
+        raise NotImplementedError("a search over several processes has the adjoint gradient alone")
+
     def gradient(self, theta: Tensor, weights: Tensor) -> Tensor:
         return self.summed(self._own.gradient(theta, weights))
 

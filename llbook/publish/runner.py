@@ -255,7 +255,7 @@ def read_file(path: Path) -> list[tuple[str, Any]]:
         OSError: it cannot be read.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), UniqueLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParameterError(f"{path}: {error}") from None
     if not isinstance(content or {}, dict):
@@ -394,7 +394,7 @@ def executed_notebooks(build: Path) -> dict[Path, dict[str, Any]]:
     return dict(sorted(found.items(), key=lambda item: item[1]["date"], reverse=True))
 
 
-class _UniqueLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+class UniqueLoader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """YAML's last of two equal names would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -46,7 +46,7 @@ from llbook.experiments.runs import (
     versions,
 )
 from llbook.publish.notebooks import NotebookError, Settings, execute_once
-from llbook.publish.runner import Schema, flatten
+from llbook.publish.runner import Schema, UniqueLoader, flatten
 
 __all__ = ["POINT_LIMIT", "Sweep", "SweepError", "read_points", "sweep", "sweep_points"]
 
@@ -87,7 +87,7 @@ def read_points(path: Path) -> list[dict[str, Any]]:
         OSError: it cannot be read.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), UniqueLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParameterError(f"{path}: {error}") from None
     if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
