@@ -19,7 +19,7 @@ from llbook.optimal.checkpoint import (
 )
 from llbook.optimal.process import TRAJECTORIES, constant_policy, train
 from llbook.optimal.search import search
-from llbook.tasks import head
+from llbook.tasks import head, transformer
 from llbook.tasks.task import Task
 from llbook.tasks.transformer import PAD, Architecture, Transformer, initial_parameters
 
@@ -79,6 +79,35 @@ def test_derivatives_against_automatic_ones(micro_batch, scores, monkeypatch):
     expected_value, expected = Task.mean_gradient(task, theta, task.training)
     assert error(slope, expected) < 1e-12 and abs(value - expected_value) < 1e-12
     assert abs(task.trajectory_losses([theta], task.training)[0] - expected_value) < 1e-12
+
+
+def test_micro_batches_do_not_matter_in_float32():
+    whole, cut = build(torch.float32), build(torch.float32, micro_batch=3)
+    weights, direction = weights_and_direction(whole)
+    wanted = whole.costate_products(whole.initial, weights, direction)
+    for got, expected in zip(cut.costate_products(cut.initial, weights, direction), wanted):
+        assert error(got, expected) < 1e-4
+    gradients = [task.gradient(task.initial, weights) for task in (whole, cut)]
+    assert error(*gradients) < 1e-4
+
+
+def test_examples_without_weight_cost_no_derivative(monkeypatch):
+    """Neither a gradient nor a second one: only their slopes are computed."""
+    task, rows = build(), []
+    real = transformer._Batch
+
+    def counted(examples, weights, dtype):
+        if weights is not None:
+            rows.append(len(examples))
+        return real(examples, weights, dtype)
+
+    monkeypatch.setattr(transformer, "_Batch", counted)
+    weights, direction = weights_and_direction(task)
+    task.gradient(task.initial, weights)
+    assert sum(rows) == 17
+    rows.clear()
+    task.costate_products(task.initial, weights, direction)
+    assert sum(rows) == 17
 
 
 @pytest.mark.parametrize(("products", "most"), [("full", 1e-5), ("bfloat16", 0.15)])
