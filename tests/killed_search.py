@@ -72,9 +72,12 @@ def main(folder, kind, flat, kills):
     def attempt(name, path):
         return child(lambda: search(name, path))
 
-    start = time.perf_counter()
     assert os.waitpid(attempt("whole.npz", None), 0)[1] == 0
-    pause = each = (time.perf_counter() - start) / (config.search.epochs + 1)
+    # storing an epoch can take longer than the epoch: time both together
+    start = time.perf_counter()
+    assert os.waitpid(attempt("timed.npz", folder / "timed.safetensors"), 0)[1] == 0
+    pause = (time.perf_counter() - start) / (config.search.epochs + 1)
+    each = 2 * pause
     seen = []
     while len(seen) < kills:
         begun.write_text("")
@@ -82,7 +85,7 @@ def main(folder, kind, flat, kills):
         while not begun.read_text():
             time.sleep(each / 50)
             assert os.waitpid(process, os.WNOHANG) == (0, 0), "the search ended before its kill"
-        time.sleep(generator.uniform(0, 2 * each))
+        time.sleep(generator.uniform(0, 1.5 * each))
         os.kill(process, signal.SIGKILL)
         how = os.waitpid(process, 0)[1]
         assert os.WIFSIGNALED(how), "the search ended before its kill"
