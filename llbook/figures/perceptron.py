@@ -50,7 +50,7 @@ def loss_curves(run: Arrays, *, paper_ratio: float | None = None, from_zero: boo
     axes.plot(steps, new, color=style.NEAR_OPTIMAL, label="near-optimal", linestyle="-")
     best = float(np.min(old))
     area = run["history_auc"]
-    change = f"ΔAUC {100 * (area[-1] / area[0] - 1):+.1f}%"
+    change = f"ΔAUC {100 * (area[-1] / area[0] - 1):+.1f}%".replace("-", "−")
     if np.isfinite(ratio):
         achieved = steps[1 + int(np.argmin(old[1:]))]
         reached = achieved / ratio
@@ -59,7 +59,11 @@ def loss_curves(run: Arrays, *, paper_ratio: float | None = None, from_zero: boo
         text = f"AR {ratio:.2f}, {change}"
         if paper_ratio is not None:
             text += f"\n(paper: {paper_ratio:.2f})"
-        axes.annotate(text, (reached, best), xytext=(12, -14), textcoords="offset points", va="top")
+        if from_zero:
+            at = {"xytext": (12, -14), "textcoords": "offset points", "va": "top"}
+            axes.annotate(text, (reached, best), **at)
+        else:  # the curves end near the dot; they begin high, on the left
+            axes.text(0.03, 0.05, text, transform=axes.transAxes)
     else:
         text = f"dotted line never reached, {change}"
         axes.axhline(best, color="#555555", linestyle=":", linewidth=1.2)

@@ -1,0 +1,1 @@
+"""How fast the policy search is: against its published description, and against the machine."""

@@ -1,0 +1,155 @@
+"""What the engine is compared with: the search as the paper's Appendix C describes it.
+
+Three baselines, each written to be as fast as its own idea allows: fully batched,
+with the engine's threads and dtype, nothing allocated that the idea does not need.
+
+(a) :class:`AsDescribed`: gradients of single examples, their products with the
+    costate, a Hessian–vector product by forward over reverse, and one quadratic
+    program a step for the projection;
+(b) :func:`unrolled`: automatic differentiation through the whole training;
+(c) :func:`project_by_sorting`: the projection by sorting every row.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import cvxpy
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import grad, jvp, vmap
+from torch.nn.functional import logsigmoid
+
+from llbook.optimal.adjoint import policy_gradient
+from llbook.optimal.process import Process
+from llbook.tasks.perceptron import Perceptron
+from llbook.tasks.task import Task
+from llbook.tasks.transformer import Transformer
+
+__all__ = ["PHASES", "AsDescribed", "QuadraticProgram", "project_by_sorting", "unrolled"]
+
+PHASES = ("training", "contributions", "curvature", "desired", "projection")
+
+
+class AsDescribed:
+    """Baseline (a) for a perceptron or a Transformer; counts the seconds of each phase.
+
+    Attributes:
+        seconds: phase → seconds spent in it so far: the ``training`` step;
+            ``contributions``, λ·∇l_n through all ∇l_n; ``curvature``, Hλ;
+            ``desired``, ∇L_dsr; ``projection``.
+    """
+
+    def __init__(self, task: Task) -> None:
+        if isinstance(task, Perceptron):
+            self._examples = task.training.signed
+            self._loss: Callable[[Tensor, Tensor], Tensor] = lambda theta, signed: (
+                -logsigmoid(signed @ theta)
+            )
+        elif isinstance(task, Transformer):
+            self._examples = task.training
+            self._loss = lambda theta, window: task.losses(theta, window[None])[0]
+        else:
+            raise TypeError(f"expected a Perceptron or a Transformer, got {type(task).__name__}")
+        self.task = task
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[phase] += time.perf_counter() - began
+
+    def _weighted(self, weights: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda theta: weights @ self.task.losses(theta, self.task.training)
+
+    def training_step(self, theta: Tensor, weights: Tensor) -> Tensor:
+        """θ_{t+1} of Eq. 1, shape (P,)."""
+        with self._timed("training"):
+            return theta - self.task.learning_rate * grad(self._weighted(weights))(theta)
+
+    def contributions(self, theta: Tensor, costate: Tensor) -> Tensor:
+        """λ·∇l_n for each n, shape (N,), from the matrix of all ∇l_n, shape (N, P)."""
+        with self._timed("contributions"):
+            return vmap(grad(self._loss), in_dims=(None, 0))(theta, self._examples) @ costate
+
+    def curvature(self, theta: Tensor, weights: Tensor, costate: Tensor) -> Tensor:
+        """Hλ, shape (P,), forward over reverse."""
+        with self._timed("curvature"):
+            return jvp(grad(self._weighted(weights)), (theta,), (costate,))[1]
+
+    def desired_gradient(self, theta: Tensor) -> Tensor:
+        """∇L_dsr, shape (P,)."""
+        with self._timed("desired"):
+            return grad(lambda p: self.task.losses(p, self.task.desired).mean())(theta)
+
+    @cached_property
+    def _program(self) -> QuadraticProgram:
+        return QuadraticProgram(self.task.size)
+
+    def project(self, row: Tensor) -> Tensor:
+        """One row of γ - ε ∂J/∂γ onto the simplex, shape (N,)."""
+        with self._timed("projection"):
+            return torch.from_numpy(self._program(row.double().numpy())).to(row)
+
+    def states(self, policy: Tensor) -> Iterator[Tensor]:
+        """θ_0 … θ_T."""
+        theta = self.task.initial
+        yield theta
+        for weights in policy:
+            theta = self.training_step(theta, weights)
+            yield theta
+
+    def backward(self, policy: Tensor, states: Any, *, until: int = 0) -> Iterator[Tensor]:
+        """Rows T - 1 … ``until`` of ∂J/∂γ (Eq. 22), each of shape (N,)."""
+        eta = self.task.learning_rate
+        costate = self.desired_gradient(states[len(policy)])
+        for t in range(len(policy) - 1, until - 1, -1):
+            yield -eta * self.contributions(states[t], costate)
+            curved = self.curvature(states[t], policy[t], costate)
+            costate = costate + self.desired_gradient(states[t]) - eta * curved
+
+
+class QuadraticProgram:
+    """min ‖w - v‖² over the simplex, compiled once and solved for one v after another.
+
+    OSQP, started from the last solution, was the fastest of the solvers that come
+    with CVXPY on these problems.
+    """
+
+    def __init__(self, size: int, **options: Any) -> None:
+        self._point = cvxpy.Parameter(size)
+        self._weights = cvxpy.Variable(size)
+        self._problem = cvxpy.Problem(
+            cvxpy.Minimize(cvxpy.sum_squares(self._weights - self._point)),
+            [self._weights >= 0, cvxpy.sum(self._weights) == 1],
+        )
+        self._options = {"solver": cvxpy.OSQP} | options
+
+    def __call__(self, point: np.ndarray) -> np.ndarray:
+        self._point.value = point
+        self._problem.solve(**self._options)
+        if self._problem.status != cvxpy.OPTIMAL:
+            raise RuntimeError(f"the solver ended with status {self._problem.status!r}")
+        return self._weights.value
+
+
+def unrolled(task: Task, policy: Tensor, process: Process) -> Tensor:
+    """Baseline (b): ∂J/∂γ, shape (T, N), by differentiating through all T steps at once."""
+    return policy_gradient(task, policy, process, strategy="unrolled")
+
+
+def project_by_sorting(v: Tensor) -> Tensor:
+    """Baseline (c): the rows of v, shape (T, N), onto the simplex, by sorting them.
+
+    With u the sorted row, τ = max_k (Σ_{i≤k} u_i - 1) / k (Held, Wolfe and Crowder, 1974).
+    """
+    ordered = v.sort(1, descending=True).values
+    ranks = torch.arange(1, v.shape[1] + 1, dtype=v.dtype, device=v.device)
+    threshold = ordered.cumsum_(1).sub_(1).div_(ranks).amax(1, keepdim=True)
+    return (v - threshold).clamp_(min=0)
