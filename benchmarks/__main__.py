@@ -1,0 +1,71 @@
+"""``python -m benchmarks``: measure, show the ratios, and keep everything as JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+import llbook
+
+
+@click.command()
+@click.argument("parts", nargs=-1)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("build", "bench.json"),
+    show_default=True,
+)
+def main(parts: tuple[str, ...], device: str, output: Path) -> None:
+    """Measure the PARTS named, or all of them."""
+    from benchmarks.suite import PARTS
+    from llbook.experiments.runs import commit, device_name, versions
+
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise click.BadParameter(
+            f"got {unknown[0]!r}; expected some of: {', '.join(PARTS)}", param_hint="PARTS"
+        )
+    began = time.perf_counter()
+    results = {
+        "llbook": llbook.__version__,
+        "commit": commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": device_name(device),
+        "python": platform.python_version(),
+        "versions": versions(("torch", "numpy", "numba", "cvxpy", "osqp")),
+        "parts": {},
+    }
+    for part in parts or PARTS:
+        start = time.perf_counter()
+        results["parts"][part] = PARTS[part](device)
+        click.echo(f"{part}: {time.perf_counter() - start:.0f} s")
+        for line in ratios(results["parts"][part]):
+            click.echo(f"  {line}")
+    results["seconds"] = time.perf_counter() - began
+    output.parent.mkdir(parents=True, exist_ok=True)
+    fresh = output.with_name(f"{output.name}.new")
+    fresh.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    fresh.replace(output)
+    click.echo(f"{output} ({results['seconds']:.0f} s in all)")
+
+
+def ratios(numbers: object, name: str = "") -> list[str]:
+    """The entries whose name says that they are a ratio, one line each."""
+    if not isinstance(numbers, dict):
+        return [f"{name}: {numbers:.3g}"] if "times_" in name else []
+    return [
+        line
+        for key, value in numbers.items()
+        for line in ratios(value, f"{name}, {key}" if name else key)
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""What is measured: each part returns plain numbers, ready for JSON.
+
+Seconds are medians over rounds in which everything that is compared takes turns; they say
+little about another machine. The ratios between them are the result.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import growth
+from benchmarks.baselines import PHASES, AsDescribed, project_by_sorting, unrolled
+from benchmarks.floors import bandwidth, gemm_rate, matvec_seconds, take_turns, transformer_flops
+from benchmarks.growth import transformer
+from llbook.experiments.config import PerceptronConfig
+from llbook.experiments.perceptron import build_task
+from llbook.optimal.adjoint import policy_gradient
+from llbook.optimal.process import constant_policy, train
+from llbook.optimal.search import search
+from llbook.optimal.simplex import project
+from llbook.tasks.transformer import Transformer
+
+__all__ = ["PARTS", "error"]
+
+Numbers = dict[str, Any]
+
+
+def error(got: Tensor, exact: Tensor) -> float:
+    """Relative error in norm."""
+    return float((got.double() - exact.double()).norm() / exact.double().norm())
+
+
+def machine(device: str) -> Numbers:
+    """The floors: rates of matrix products and of memory."""
+    rates: Numbers = {
+        "float32": gemm_rate(torch.float32, device=device),
+        "bfloat16": gemm_rate(torch.bfloat16, device=device),
+    }
+    if device == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        rates["tf32"] = gemm_rate(torch.float32, device=device)
+        torch.backends.cuda.matmul.allow_tf32 = False
+    return {"gemm_flops": rates, "bytes_per_second": bandwidth(device=device)}
+
+
+def perceptron(device: str, *, steps: int = 2000, size: int = 4096, sample: int = 20) -> Numbers:
+    """A search epoch at the paper's scale, against baseline (a), (b) and its floor.
+
+    Baseline (a) is timed on ``sample`` steps and carried on to all of them.
+    """
+    config = PerceptronConfig.from_flat({"steps": steps, "size": size, "device": device})
+    task = build_task(config)
+    epsilon = config.search.step_size
+    # a policy on its way: neither all weights equal nor nearly all zero
+    policy = search(task, steps, epochs=5, step_size=epsilon, measure_every=5).policy
+    process = train(task, policy)
+    gradient = policy_gradient(task, policy, process)
+    moved = policy - epsilon * gradient
+    baseline = AsDescribed(task)
+
+    def described() -> None:
+        list(baseline.backward(policy, process.states, until=steps - sample))
+        for t in range(sample):
+            baseline.training_step(process.states[t], policy[t])
+            baseline.project(moved[t * steps // sample])
+
+    described()  # compile, and start the solver
+    baseline.seconds = dict.fromkeys(PHASES, 0.0)
+    rounds = 5
+    seconds = take_turns(
+        {
+            "training": lambda: train(task, policy),
+            "adjoint": lambda: policy_gradient(task, policy, process),
+            "projection": lambda: project(moved),
+            "update": lambda: policy.add_(gradient, alpha=-0.0),
+            "described": described,
+        },
+        rounds=rounds,
+        device=device,
+    )
+    del seconds["described"]
+    # the gradient of the desired loss at θ_T is one more than the steps
+    each = {phase: total / (sample * (rounds + 1)) for phase, total in baseline.seconds.items()}
+    each["desired"] *= sample / (sample + 1)
+    rows = list(baseline.backward(policy, process.states, until=steps - sample))
+    floor = steps * matvec_seconds(task.training.signed)
+    epoch = sum(seconds.values())
+    described_epoch = steps * sum(each.values())
+    result = {
+        "sizes": {"N": size, "T": steps, "D": config.data.dimension, "K": config.data.desired_size},
+        "seconds": seconds,
+        "epoch": epoch,
+        "described_seconds_per_step": each,
+        "described_epoch": described_epoch,
+        "described_steps": sample * (rounds + 1),
+        "times_faster": described_epoch / epoch,
+        "times_faster_without_projection": steps
+        * (sum(each.values()) - each["projection"])
+        / (epoch - seconds["projection"]),
+        "agreement": max(error(row, gradient[steps - 1 - t]) for t, row in enumerate(rows)),
+        "floor": floor,
+        "times_floor": epoch / floor,
+    }
+    began = time.perf_counter()
+    exact = unrolled(task, policy, process)
+    result["unrolled_adjoint"] = time.perf_counter() - began
+    result["unrolled_times_faster"] = result["unrolled_adjoint"] / seconds["adjoint"]
+    result["unrolled_agreement"] = error(gradient, exact)
+    return result
+
+
+def projection(device: str, *, steps: int = 2000, size: int = 4096, sample: int = 20) -> Numbers:
+    """All rows of a policy after an update, against sorting and against quadratic programs."""
+    config = PerceptronConfig.from_flat({"steps": steps, "size": size, "device": device})
+    task = build_task(config)
+    policy = constant_policy(task, steps)
+    result: Numbers = {"sizes": {"T": steps, "N": size}}
+    baseline = AsDescribed(task)
+    for name, epsilon in (
+        ("usual step", config.search.step_size),
+        ("step 100 times as long", 100 * config.search.step_size),
+    ):
+        gradient = policy_gradient(task, policy, train(task, policy))
+        moved = policy - epsilon * gradient
+        rows = moved[:: steps // sample]
+        baseline.project(rows[0])
+
+        def programs(rows: Tensor = rows) -> list[Tensor]:
+            return [baseline.project(row) for row in rows]
+
+        timed: dict[str, Callable[[], object]] = {
+            "ours": lambda moved=moved: project(moved),
+            "sorting": lambda moved=moved: project_by_sorting(moved),
+            "programs": programs,
+        }
+        seconds = take_turns(timed, rounds=5, device=device)
+        seconds["programs"] *= steps / len(rows)
+        ours = project(moved)
+        result[name] = {
+            "step_size": epsilon,
+            "weights_above_zero": float((ours > 0).double().mean()),
+            "seconds": seconds,
+            "times_faster_than_programs": seconds["programs"] / seconds["ours"],
+            "times_faster_than_sorting": seconds["sorting"] / seconds["ours"],
+            # against reading the rows and writing them, once
+            "times_floor": seconds["ours"] / (2 * moved.nbytes / bandwidth(device=device)),
+            "agreement": float((project_by_sorting(moved) - ours).abs().max()),
+            "agreement_programs": float(
+                (torch.stack(programs()) - ours[:: steps // sample]).abs().max()
+            ),
+        }
+    return result
+
+
+def language_model(
+    device: str, *, size: int = 256, vocabulary: int = 1000, hidden: int = 128, rounds: int = 3
+) -> Numbers:
+    """Forward and backward of one step of the search, against baseline (a) and counted FLOPs."""
+    shape = {"size": size, "vocabulary": vocabulary, "hidden": hidden}
+    task = transformer(device, **shape)
+    low = transformer(device, **shape, products="bfloat16")
+    theta = task.initial
+    weights = theta.new_full((size,), 1 / size)
+    half = torch.where(torch.arange(size, device=device) % 2 == 0, 2 * weights, 0)
+    costate = task.mean_gradient(theta, task.desired)[1]
+    baseline = AsDescribed(task)
+    length = task.training.shape[1] - 1
+
+    def step(of: Transformer, weights: Tensor) -> dict[str, Callable[[], object]]:
+        return {
+            "training": lambda: of.gradient(theta, weights),
+            "costate products": lambda: of.costate_products(theta, weights, costate),
+            "desired": lambda: of.mean_gradient(theta, of.desired),
+        }
+
+    timed: dict[str, Callable[[], object]] = {
+        "training": lambda: baseline.training_step(theta, weights),
+        "contributions": lambda: baseline.contributions(theta, costate),
+        "curvature": lambda: baseline.curvature(theta, weights, costate),
+        "desired": lambda: baseline.desired_gradient(theta),
+    }
+    parts = {
+        "described": timed,
+        "ours": step(task, weights),
+        "ours, half of γ zero": step(task, half),
+        "ours, bfloat16": step(low, weights),
+    }
+    flat = {(name, phase): do for name, part in parts.items() for phase, do in part.items()}
+    seconds = take_turns(flat, rounds=rounds, device=device)  # type: ignore[arg-type]
+    table = {name: {p: seconds[name, p] for p in part} for name, part in parts.items()}
+    total = {name: sum(part.values()) for name, part in table.items()}
+    flops = transformer_flops(task.architecture, size, length)
+    rate = gemm_rate(torch.float32, device=device)
+    floor = {
+        "training": flops["gradient"] / rate,
+        "costate products": flops["costate_products"] / rate,
+        "desired": flops["gradient"] / rate,
+    }
+    adjoint = ("costate products", "desired")
+    products, curvature = task.costate_products(theta, weights, costate)
+    low_products, low_curvature = low.costate_products(theta, weights, costate)
+    return {
+        "sizes": {"N": size, "K": size, "L": length, "V": vocabulary, "hidden": hidden},
+        "parameters": theta.numel(),
+        "seconds": table,
+        "times_faster": {
+            name: total["described"] / value for name, value in total.items() if name != "described"
+        },
+        "flops": flops,
+        "gemm_flops": rate,
+        "floor": floor,
+        "times_floor": {phase: table["ours"][phase] / floor[phase] for phase in floor}
+        | {"adjoint": sum(table["ours"][p] for p in adjoint) / sum(floor[p] for p in adjoint)},
+        "agreement": {
+            "contributions": error(baseline.contributions(theta, costate), products),
+            "curvature": error(baseline.curvature(theta, weights, costate), curvature),
+        },
+        "bfloat16_error": {
+            "contributions": error(low_products, products),
+            "curvature": error(low_curvature, curvature),
+        },
+    }
+
+
+def imports() -> Numbers:
+    """Seconds of ``import llbook``, over those of a Python that does nothing, in fresh processes."""
+
+    def run(code: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, "-c", code], check=True)
+
+    seconds = take_turns({"nothing": run(""), "llbook": run("import llbook")}, rounds=5)
+    return {"seconds": seconds["llbook"] - seconds["nothing"]}
+
+
+def seeds(*, count: int = 5) -> Numbers:
+    """Searches of several seeds side by side, against one alone."""
+    return growth.several_seeds(count)
+
+
+PARTS: dict[str, Callable[[str], Numbers]] = {
+    "machine": machine,
+    "perceptron": perceptron,
+    "projection": projection,
+    "language model": language_model,
+    "seeds": lambda device: seeds(),
+    "growth": lambda device: growth.measure(),
+    "import": lambda device: imports(),
+}
