@@ -15,7 +15,7 @@ FORCE ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup book pdf test types lock serve clean
+.PHONY: help setup book pdf test bench types lock serve clean
 
 define SAME_TORCH
 @if [ -n '$(HAS_TORCH)' ] && [ '$(HAS_TORCH)' != '$(TORCH)' ]; then \
@@ -41,6 +41,10 @@ pdf: book ## the book as one file, printed by Chromium: build/llbook.pdf
 test: $(READY) ## the tests, a build of the whole book at the profile `smoke` among them
 	$(SAME_TORCH)
 	@$(BIN)/python -m pytest
+
+bench: $(READY) ## the engine against baselines and the machine's limits: build/bench.json
+	$(SAME_TORCH)
+	@$(BIN)/python -m benchmarks
 
 types: $(READY) ## the types of the package, checked by mypy
 	$(SAME_TORCH)

@@ -35,21 +35,20 @@ Numbers = dict[str, Any]
 PERCEPTRON: dict[str, int] = {"steps": 1000, "size": 2048, "dimension": 128, "desired_size": 256}
 LANGUAGE_MODEL: dict[str, int] = {
     "steps": 12,
-    "size": 64,
+    "size": 32,
     "vocabulary": 1000,
-    "length": 32,
+    "length": 16,
     "hidden": 32,
 }
 # few examples, many parameters: here the trajectory is what takes the memory
-LONG: dict[str, int] = {"steps": 64, "size": 8, "vocabulary": 4000, "length": 8, "hidden": 64}
+LONG: dict[str, int] = {"steps": 64, "size": 8, "vocabulary": 2000, "length": 8, "hidden": 64}
 AXES: dict[str, tuple[str, dict[str, int], Sequence[int]]] = {
     "perceptron, T": ("steps", PERCEPTRON, (500, 1000, 1500, 2000)),
     "perceptron, N": ("size", PERCEPTRON, (1024, 2048, 3072, 4096)),
     "perceptron, D": ("dimension", PERCEPTRON, (64, 128, 192, 256)),
-    "language model, T": ("steps", LANGUAGE_MODEL, (6, 12, 18, 24)),
-    "language model, N": ("size", LANGUAGE_MODEL, (32, 64, 96, 128)),
-    "language model, V": ("vocabulary", LANGUAGE_MODEL, (1000, 2000, 3000, 4000)),
-    "long training, T": ("steps", LONG, (64, 128, 192, 256)),
+    "language model, N": ("size", LANGUAGE_MODEL, (16, 32, 48, 64)),
+    "language model, V": ("vocabulary", LONG | {"steps": 32}, (1000, 2000, 3000, 4000)),
+    "language model, T": ("steps", LONG, (24, 48, 72, 96)),
 }
 
 
@@ -101,12 +100,9 @@ def _point(sizes: dict[str, int], trajectory: str) -> tuple[float, int]:
     _threads(1)
     task = _task(sizes)
     _epoch(task, 2, trajectory)
-    before, best = _peak(), float("inf")
-    for _ in range(3):
-        began = time.perf_counter()
-        _epoch(task, sizes["steps"], trajectory)
-        best = min(best, time.perf_counter() - began)
-    return best, _peak() - before
+    before, began = _peak(), time.perf_counter()
+    _epoch(task, sizes["steps"], trajectory)
+    return time.perf_counter() - began, _peak() - before
 
 
 def _context() -> multiprocessing.context.ForkServerContext:
@@ -124,35 +120,49 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> Numbers:
     return {"intercept": float(intercept), "slope": float(slope), "r2": r2}
 
 
-def measure() -> Numbers:
-    """Time and memory along each axis, and of a trajectory kept as √T checkpoints."""
+def _take_turns(
+    pool: ProcessPoolExecutor, points: Sequence[tuple[dict[str, int], str]], rounds: int
+) -> list[tuple[list[float], int]]:
+    """Per point its seconds in each round, and its bytes."""
+    measured = [[pool.submit(_point, *point).result() for point in points] for _ in range(rounds)]
+    return [
+        ([seconds for seconds, _ in of_point], max(peak for _, peak in of_point))
+        for of_point in zip(*measured, strict=True)
+    ]
+
+
+def measure(rounds: int = 3) -> Numbers:
+    """Time and memory along each axis, and of a trajectory kept as √T checkpoints.
+
+    The seconds of a point are the least of all rounds: what disturbs only adds.
+    """
     result: Numbers = {}
     with ProcessPoolExecutor(1, mp_context=_context(), max_tasks_per_child=1) as pool:
         for name, (axis, sizes, values) in AXES.items():
-            kept = ("memory", "checkpoints") if sizes is LONG else ("memory",)
-            for trajectory in kept:
-                points = [
-                    pool.submit(_point, sizes | {axis: value}, trajectory).result()
-                    for value in values
-                ]
-                seconds, bytes_ = zip(*points, strict=True)
-                result[name + (", checkpoints" if trajectory != "memory" else "")] = {
-                    "sizes": {k: v for k, v in sizes.items() if k != axis},
+            both = ("memory", "checkpoints") if name == "language model, T" else ("memory",)
+            for trajectory in both:
+                points = [(sizes | {axis: value}, trajectory) for value in values]
+                measured = _take_turns(pool, points, rounds)
+                seconds = [min(each) for each, _ in measured]
+                peaks = [peak for _, peak in measured]
+                result[name + (", checkpoints" if trajectory == "checkpoints" else "")] = {
+                    "sizes": {key: value for key, value in sizes.items() if key != axis},
                     "axis": axis,
                     "values": list(values),
-                    "seconds": list(seconds),
-                    "bytes": list(bytes_),
+                    "seconds": seconds,
+                    "bytes": peaks,
                     "time_fit": fit_line(values, seconds),
-                    "memory_fit": fit_line(values, bytes_),
+                    "memory_fit": fit_line(values, peaks),
                 }
         # what replaying costs is asked where the training is what takes the time
-        pair = [pool.submit(_point, LANGUAGE_MODEL, kept).result() for kept in kept]
-    result["checkpoints_times_slower"] = pair[1][0] / pair[0][0]
+        pair = [(LANGUAGE_MODEL, "memory"), (LANGUAGE_MODEL, "checkpoints")]
+        (kept, _), (replayed, _) = _take_turns(pool, pair, 2 * rounds)
+    result["checkpoints_times_slower"] = float(np.median(replayed) / np.median(kept))
     return result
 
 
-SEARCHES: dict[str, tuple[dict[str, int], int, float]] = {
-    "perceptron": ({"steps": 2000, "size": 4096, "dimension": 128, "desired_size": 4096}, 6, 5e-6),
+SEARCHES: dict[str, tuple[dict[str, int], int, float]] = {  # sizes, epochs, ε
+    "perceptron": ({"steps": 2000, "size": 4096, "dimension": 128, "desired_size": 4096}, 3, 5e-6),
     "small perceptron": (
         {"steps": 200, "size": 256, "dimension": 16, "desired_size": 512},
         60,
@@ -176,7 +186,7 @@ def several_seeds(count: int = 5, rounds: int = 3) -> Numbers:
     result: Numbers = {"count": count, "workers": cores}
     with ProcessPoolExecutor(cores, mp_context=_context()) as pool:
         for name in SEARCHES:
-            warm = [pool.submit(_search, name, 0, 1) for _ in range(2 * cores)]
+            warm = [pool.submit(_search, name, 0, 1) for _ in range(cores)]
             for each in warm:
                 each.result()
             one, several = [], []

@@ -311,7 +311,7 @@ class _LanguageSearch(_Section):
 
 
 class _Computation(_Section):
-    micro_batch: int = Field(256, ge=1, le=2**20, description="examples computed at once")
+    micro_batch: int = Field(256, ge=1, le=2**20, description="the most examples computed at once")
     trajectory: Literal["memory", "host", "checkpoints"] = Field(
         "memory",
         description="θ_0 … θ_T on the device, in the CPU's memory, or √T of them, the rest replayed",

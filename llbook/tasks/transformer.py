@@ -51,6 +51,9 @@ __all__ = [
 PAD = -1  # outside the vocabulary, so that V counts only what can be predicted
 PRODUCTS = ("full", "bfloat16", "tf32")
 _NORM_EPSILON = 1e-6
+# Tokens at once on a CPU: the buffers of more are given back to the system after each
+# use, and its clearing of their pages takes longer than what is computed in them.
+_CPU_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -327,7 +330,8 @@ class Transformer(Task):
             before it. Short examples end in :data:`PAD`.
         initial: θ_0, shape (P,).
         learning_rate: η; 0.1 in the paper.
-        micro_batch: examples computed at once. Results differ by rounding alone.
+        micro_batch: the most examples computed at once; a CPU takes fewer of long ones.
+            Results differ by rounding alone.
         products: ``"full"``, matrix products in the dtype of ``initial``;
             ``"bfloat16"``, with their factors rounded to it; ``"tf32"``, with the
             tensor cores of an NVIDIA GPU. Parameters, costate, norms, softmax and
@@ -370,6 +374,8 @@ class Transformer(Task):
         self.initial = initial
         self.learning_rate = learning_rate
         self.vocabulary = architecture.vocabulary
+        if initial.device.type == "cpu":
+            micro_batch = min(micro_batch, max(1, _CPU_TOKENS // training.shape[1]))
         self.micro_batch = micro_batch
         self.products = products
         self._low = torch.bfloat16 if products == "bfloat16" else None

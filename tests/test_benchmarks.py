@@ -1,0 +1,137 @@
+"""The baselines of the benchmarks find what the engine finds, and the counts are right."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from benchmarks import __main__ as command
+from benchmarks import suite
+from benchmarks.baselines import AsDescribed, QuadraticProgram, project_by_sorting, unrolled
+from benchmarks.floors import take_turns, transformer_flops
+from benchmarks.growth import fit_line, transformer
+from llbook.experiments.config import PerceptronConfig
+from llbook.experiments.perceptron import build_task
+from llbook.optimal.adjoint import policy_gradient
+from llbook.optimal.process import train
+from llbook.optimal.simplex import project
+
+STEPS = 6
+
+
+def perceptron_task():
+    sizes = {"size": 24, "dimension": 5, "desired_size": 12, "precision": "float64"}
+    return build_task(PerceptronConfig.from_flat({**sizes, "device": "cpu"}))
+
+
+def transformer_task():
+    task = transformer(size=6, vocabulary=19, length=7, hidden=16, learning_rate=0.2)
+    sets = (task.training, task.desired, task.test)
+    return type(task)(
+        task.architecture, *sets, initial=task.initial.double(), learning_rate=task.learning_rate
+    )
+
+
+TASKS = {"perceptron": perceptron_task, "transformer": transformer_task}
+
+
+def some_policy(task):
+    draw = torch.rand(
+        STEPS, task.size, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    return project(2 * draw / draw.sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_baselines_find_the_same_gradient(kind):
+    task = TASKS[kind]()
+    policy = some_policy(task)
+    process = train(task, policy)
+    expected = policy_gradient(task, policy, process)
+    described = AsDescribed(task)
+    states = torch.stack(list(described.states(policy)))
+    torch.testing.assert_close(states, process.states, rtol=1e-12, atol=1e-12)
+    rows = list(described.backward(policy, states))
+    found = torch.stack(rows[::-1])
+    assert suite.error(found, expected) < 1e-10
+    assert suite.error(unrolled(task, policy, process), expected) < 1e-10
+    assert all(described.seconds[p] > 0 for p in ("training", "contributions", "curvature"))
+    last = list(described.backward(policy, states, until=STEPS - 2))
+    assert [row.tolist() for row in last] == [row.tolist() for row in rows[:2]]
+
+
+def test_described_search_needs_a_task_it_knows():
+    with pytest.raises(TypeError, match=r"expected a Perceptron or a Transformer, got int"):
+        AsDescribed(3)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 50.0])
+def test_baselines_project_alike(scale):
+    generator = torch.Generator().manual_seed(1)
+    v = scale * torch.randn(9, 33, generator=generator, dtype=torch.float64)
+    expected = project(v)
+    torch.testing.assert_close(project_by_sorting(v), expected, rtol=0, atol=1e-12)
+    program = QuadraticProgram(33, eps_abs=1e-10, eps_rel=1e-10)
+    for row, projected in zip(v.numpy(), expected.numpy(), strict=True):
+        np.testing.assert_allclose(program(row), projected, atol=1e-6)
+
+
+def test_counted_products_are_those_that_run():
+    """PyTorch's own counter agrees; of fused attention it need not count all."""
+    aten = torch.ops.aten
+    counting = {aten.addmm_: flop_registry[aten.addmm]}  # in place, it is not counted
+    task = transformer(size=3, vocabulary=40, length=5, hidden=16)
+    flops = transformer_flops(task.architecture, 3, 5)
+    attention = 2.0 * 15 * 2 * task.architecture.layers * 5 * 16
+    weights = torch.full((3,), 1 / 3)
+    direction = torch.randn_like(task.initial)
+    with FlopCounterMode(display=False, custom_mapping=counting) as counter:
+        task.costate_products(task.initial, weights, direction)
+    assert counter.get_total_flops() == pytest.approx(flops["costate_products"], rel=1e-12)
+    with FlopCounterMode(display=False, custom_mapping=counting) as counter:
+        task.gradient(task.initial, weights)
+    assert 0 <= counter.get_total_flops() - (flops["gradient"] - 3 * attention) <= 4 * attention
+
+
+def test_turns_and_lines():
+    calls = []
+    seconds = take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=2)
+    assert calls == ["a", "b"] * 3
+    assert set(seconds) == {"a", "b"}
+    fit = fit_line([1, 2, 3], [5.0, 7.0, 9.0])
+    assert fit["slope"] == pytest.approx(2)
+    assert fit["intercept"] == pytest.approx(3)
+    assert fit["r2"] == pytest.approx(1)
+
+
+def test_command_measures_and_writes(tmp_path, monkeypatch):
+    small = {
+        "perceptron": lambda device: suite.perceptron(device, steps=40, size=64, sample=2),
+        "projection": lambda device: suite.projection(device, steps=40, size=64, sample=2),
+        "language model": lambda device: suite.language_model(
+            device, size=4, vocabulary=20, hidden=16, rounds=1
+        ),
+    }
+    monkeypatch.setattr(suite, "PARTS", small)
+    output = tmp_path / "new" / "bench.json"
+    result = CliRunner().invoke(command.main, ["-o", str(output)])
+    assert result.exit_code == 0, result.output
+    assert "times_faster" in result.output
+    written = json.loads(output.read_text())
+    assert list(written["parts"]) == list(small)
+    assert written["machine"]
+    assert written["parts"]["perceptron"]["agreement"] < 1e-3
+    assert written["parts"]["perceptron"]["unrolled_agreement"] < 1e-3
+    assert written["parts"]["projection"]["usual step"]["agreement"] < 1e-5
+    assert max(written["parts"]["language model"]["agreement"].values()) < 1e-3
+    assert 0 < written["parts"]["language model"]["bfloat16_error"]["curvature"] < 0.1
+
+
+def test_command_refuses_unknown_parts(tmp_path):
+    result = CliRunner().invoke(command.main, ["perceptorn", "-o", str(tmp_path / "x.json")])
+    assert result.exit_code == 2
+    assert "perceptorn" in result.output
+    assert not list(tmp_path.iterdir())
