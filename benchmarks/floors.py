@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,8 +14,8 @@ from llbook.tasks.transformer import Architecture
 
 __all__ = [
     "bandwidth",
+    "four_products",
     "gemm_rate",
-    "matvec_seconds",
     "take_turns",
     "transformer_flops",
     "wait",
@@ -27,18 +28,21 @@ def wait(device: torch.device | str = "cpu") -> None:
         torch.cuda.synchronize()
 
 
+Key = TypeVar("Key")
+
+
 def take_turns(
-    functions: Mapping[str, Callable[[], object]],
+    functions: Mapping[Key, Callable[[], object]],
     *,
     rounds: int,
     device: torch.device | str = "cpu",
-) -> dict[str, float]:
+) -> dict[Key, float]:
     """Seconds of each function: the median over rounds in which they take turns.
 
     Turns, because a shared machine has slow minutes: they then fall on all alike, and
     ratios stand. One unmeasured round goes before, for compilers and caches.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    seconds: dict[Key, list[float]] = {name: [] for name in functions}
     for number in range(rounds + 1):
         for name, function in functions.items():
             wait(device)
@@ -89,17 +93,11 @@ def bandwidth(
     return _rate(lambda: torch.add(a, b, out=c), 3.0 * size, device, lasting)
 
 
-def matvec_seconds(inputs: Tensor, *, lasting: float = 1.0) -> float:
-    """Seconds of the four products that one perceptron step needs: Z θ, Zᵀ p, Z λ, Zᵀ q."""
-    theta, pull = inputs.new_ones(inputs.shape[1]), inputs.new_ones(inputs.shape[0])
-    rows, columns = torch.empty_like(pull), torch.empty_like(theta)
-
-    def four() -> None:
-        for _ in range(2):
-            torch.mv(inputs, theta, out=rows)
-            torch.mv(inputs.T, pull, out=columns)
-
-    return 1 / _rate(four, 1.0, inputs.device, lasting)
+def four_products(inputs: Tensor) -> None:
+    """The matrix–vector products of one perceptron step, Z θ, Zᵀ p, Z λ, Zᵀ q, and nothing else."""
+    for _ in range(2):
+        torch.mv(inputs, inputs[0])
+        torch.mv(inputs.T, inputs[:, 0])
 
 
 def transformer_flops(architecture: Architecture, examples: int, length: int) -> dict[str, float]:

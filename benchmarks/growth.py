@@ -131,7 +131,7 @@ def _take_turns(
     ]
 
 
-def measure(rounds: int = 3) -> Numbers:
+def measure(rounds: int = 2) -> Numbers:
     """Time and memory along each axis, and of a trajectory kept as √T checkpoints.
 
     The seconds of a point are the least of all rounds: what disturbs only adds.
@@ -156,7 +156,7 @@ def measure(rounds: int = 3) -> Numbers:
                 }
         # what replaying costs is asked where the training is what takes the time
         pair = [(LANGUAGE_MODEL, "memory"), (LANGUAGE_MODEL, "checkpoints")]
-        (kept, _), (replayed, _) = _take_turns(pool, pair, 2 * rounds)
+        (kept, _), (replayed, _) = _take_turns(pool, pair, 3 * rounds)
     result["checkpoints_times_slower"] = float(np.median(replayed) / np.median(kept))
     return result
 
@@ -180,7 +180,7 @@ def _search(name: str, seed: int, threads: int) -> None:
     )
 
 
-def several_seeds(count: int = 5, rounds: int = 3) -> Numbers:
+def several_seeds(count: int = 5, rounds: int = 2) -> Numbers:
     """One search with all threads, and ``count`` of them, one thread each, side by side."""
     cores = os.cpu_count() or 1
     result: Numbers = {"count": count, "workers": cores}

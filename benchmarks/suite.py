@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks import growth
 from benchmarks.baselines import PHASES, AsDescribed, project_by_sorting, unrolled
-from benchmarks.floors import bandwidth, gemm_rate, matvec_seconds, take_turns, transformer_flops
+from benchmarks.floors import bandwidth, four_products, gemm_rate, take_turns, transformer_flops
 from benchmarks.growth import transformer
 from llbook.experiments.config import PerceptronConfig
 from llbook.experiments.perceptron import build_task
@@ -73,7 +73,7 @@ def perceptron(device: str, *, steps: int = 2000, size: int = 4096, sample: int 
 
     described()  # compile, and start the solver
     baseline.seconds = dict.fromkeys(PHASES, 0.0)
-    rounds = 5
+    rounds, inputs = 5, task.training.signed
     seconds = take_turns(
         {
             "training": lambda: train(task, policy),
@@ -81,16 +81,17 @@ def perceptron(device: str, *, steps: int = 2000, size: int = 4096, sample: int 
             "projection": lambda: project(moved),
             "update": lambda: policy.add_(gradient, alpha=-0.0),
             "described": described,
+            "floor": lambda: [four_products(inputs) for _ in range(200)],
         },
         rounds=rounds,
         device=device,
     )
     del seconds["described"]
+    floor = seconds.pop("floor") * steps / 200
     # the gradient of the desired loss at θ_T is one more than the steps
     each = {phase: total / (sample * (rounds + 1)) for phase, total in baseline.seconds.items()}
     each["desired"] *= sample / (sample + 1)
     rows = list(baseline.backward(policy, process.states, until=steps - sample))
-    floor = steps * matvec_seconds(task.training.signed)
     epoch = sum(seconds.values())
     described_epoch = steps * sum(each.values())
     result = {
@@ -193,11 +194,14 @@ def language_model(
         "ours, bfloat16": step(low, weights),
     }
     flat = {(name, phase): do for name, part in parts.items() for phase, do in part.items()}
-    seconds = take_turns(flat, rounds=rounds, device=device)  # type: ignore[arg-type]
+    square = torch.randn(2, 2048, 2048, device=device)
+    # the floor takes its turn too: a slow moment then falls on both
+    flat["floor", "gemm"] = lambda: [square[0] @ square[1] for _ in range(4)]
+    seconds = take_turns(flat, rounds=rounds, device=device)
     table = {name: {p: seconds[name, p] for p in part} for name, part in parts.items()}
     total = {name: sum(part.values()) for name, part in table.items()}
     flops = transformer_flops(task.architecture, size, length)
-    rate = gemm_rate(torch.float32, device=device)
+    rate = 4 * 2 * 2048**3 / seconds["floor", "gemm"]
     floor = {
         "training": flops["gradient"] / rate,
         "costate products": flops["costate_products"] / rate,
