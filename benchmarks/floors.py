@@ -93,11 +93,17 @@ def bandwidth(
     return _rate(lambda: torch.add(a, b, out=c), 3.0 * size, device, lasting)
 
 
-def four_products(inputs: Tensor) -> None:
+def four_products(inputs: Tensor) -> Callable[[], object]:
     """The matrix–vector products of one perceptron step, Z θ, Zᵀ p, Z λ, Zᵀ q, and nothing else."""
-    for _ in range(2):
-        torch.mv(inputs, inputs[0])
-        torch.mv(inputs.T, inputs[:, 0])
+    theta, pull = inputs.new_ones(inputs.shape[1]), inputs.new_ones(inputs.shape[0])
+    rows, columns = torch.empty_like(pull), torch.empty_like(theta)
+
+    def products() -> None:
+        for _ in range(2):
+            torch.mv(inputs, theta, out=rows)
+            torch.mv(inputs.T, pull, out=columns)
+
+    return products
 
 
 def transformer_flops(architecture: Architecture, examples: int, length: int) -> dict[str, float]:

@@ -73,7 +73,7 @@ def perceptron(device: str, *, steps: int = 2000, size: int = 4096, sample: int 
 
     described()  # compile, and start the solver
     baseline.seconds = dict.fromkeys(PHASES, 0.0)
-    rounds, inputs = 5, task.training.signed
+    rounds, products = 5, four_products(task.training.signed)
     seconds = take_turns(
         {
             "training": lambda: train(task, policy),
@@ -81,7 +81,7 @@ def perceptron(device: str, *, steps: int = 2000, size: int = 4096, sample: int 
             "projection": lambda: project(moved),
             "update": lambda: policy.add_(gradient, alpha=-0.0),
             "described": described,
-            "floor": lambda: [four_products(inputs) for _ in range(200)],
+            "floor": lambda: [products() for _ in range(200)],
         },
         rounds=rounds,
         device=device,

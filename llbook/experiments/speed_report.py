@@ -1,0 +1,188 @@
+"""What the page on speed shows of a benchmark's results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from llbook.experiments.reporting import number, table
+from llbook.experiments.runs import records_folder
+
+__all__ = [
+    "PARTS",
+    "floor_table",
+    "growth_table",
+    "load_results",
+    "machine_line",
+    "phase_table",
+    "seeds_table",
+    "speed_path",
+    "target_table",
+]
+
+Numbers = Mapping[str, Any]
+
+PARTS = (
+    "machine",
+    "perceptron",
+    "projection",
+    "language model",
+    "seeds",
+    "growth",
+    "import",
+)
+
+
+def speed_path() -> Path:
+    """Where the recorded results of ``make bench`` lie."""
+    return records_folder() / "speed.json"
+
+
+def load_results(path: Path | None = None) -> dict[str, Any]:
+    """Read what ``make bench`` has written; the recorded results unless a path is given.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not one of a whole benchmark; the message says what it lacks.
+    """
+    path = speed_path() if path is None else path
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        lacking = [part for part in PARTS if part not in results["parts"]]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not hold results of a benchmark: {error!r}") from None
+    if lacking:
+        raise ValueError(f"{path} lacks the part {lacking[0]!r}: expected those of 'make bench'")
+    return dict(results)
+
+
+def machine_line(results: Numbers) -> str:
+    """The machine, the date and the versions, in one line."""
+    rates = results["parts"]["machine"]["gemm_flops"]
+    products = ", ".join(f"{name} {number(rate / 1e9)} GFLOP/s" for name, rate in rates.items())
+    memory = number(results["parts"]["machine"]["bytes_per_second"] / 1e9)
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    commit = results["commit"]["commit"]
+    return (
+        f"{results['machine']} · matrix products: {products} · memory: {memory} GB/s · {versions} · "
+        f"{results['date'][:10]}" + (f" · commit {commit[:7]}" if commit else "")
+    )
+
+
+def _verdict(value: float, bound: float, *, least: bool) -> str:
+    return "met" if (value >= bound if least else value <= bound) else "**not met**"
+
+
+def target_table(results: Numbers) -> str:
+    """Every ratio that was aimed at, what was found, and whether that is enough."""
+    parts = results["parts"]
+    faster, floor = parts["language model"]["times_faster"], parts["language model"]["times_floor"]
+    programs = min(
+        case["times_faster_than_programs"]
+        for case in parts["projection"].values()
+        if "times_faster_than_programs" in case
+    )
+    seeds = parts["seeds"]
+    rows: Iterable[tuple[str, float, float, bool]] = (
+        ("perceptron, a search epoch: times faster than (a)",)
+        + (parts["perceptron"]["times_faster"], 400, True),
+        ("projection of a policy: times faster than quadratic programs", programs, 500, True),
+        ("language model, a step: times faster than (a), float32", faster["ours"], 2, True),
+        ("perceptron, a search epoch: times its floor",)
+        + (parts["perceptron"]["times_floor"], 2.5, False),
+        ("language model, adjoint: times its floor", floor["adjoint"], 2, False),
+        (f"{seeds['count']} seeds side by side: times one, perceptron of the paper's size",)
+        + (seeds["perceptron"]["times_one"], 2.5, False),
+        (f"{seeds['count']} seeds side by side: times one, small perceptron",)
+        + (seeds["small perceptron"]["times_one"], 2.5, False),
+        (f"{seeds['count']} seeds side by side: times one, language model",)
+        + (seeds["language model"]["times_one"], 2.5, False),
+        ("√T checkpoints: times the time of a trajectory in memory",)
+        + (parts["growth"]["checkpoints_times_slower"], 1.4, False),
+        ("`import llbook`, seconds", parts["import"]["seconds"], 0.3, False),
+    )
+    return table(
+        ("what", "aim", "found", ""),
+        [
+            (
+                what,
+                f"{'≥' if least else '≤'} {bound:g}",
+                number(value, 2 if value < 100 else 3),
+                _verdict(value, bound, least=least),
+            )
+            for what, value, bound, least in rows
+        ],
+    )
+
+
+def phase_table(results: Numbers) -> str:
+    """A search epoch of the perceptron, phase by phase, as described and here."""
+    found = results["parts"]["perceptron"]
+    steps, each = found["sizes"]["T"], found["described_seconds_per_step"]
+    ours = found["seconds"]
+    adjoint = sum(each[phase] for phase in ("contributions", "curvature", "desired"))
+    rows = [
+        ("training", steps * each["training"], ours["training"]),
+        ("adjoint", steps * adjoint, ours["adjoint"]),
+        ("projection", steps * each["projection"], ours["projection"] + ours["update"]),
+        ("whole epoch", found["described_epoch"], found["epoch"]),
+    ]
+    return table(
+        ("phase", "as described (s)", "here (s)", "times faster"),
+        [(name, number(old), number(new), number(old / new, 2)) for name, old, new in rows],
+    )
+
+
+def floor_table(results: Numbers) -> str:
+    """A step of the language model: seconds, floors, and what the variants gain."""
+    found = results["parts"]["language model"]
+    rows = []
+    for name, seconds in found["seconds"].items():
+        total = sum(seconds.values())
+        faster = found["times_faster"].get(name)
+        floor = total / sum(found["floor"].values()) if name == "ours" else None
+        rows.append(
+            (
+                {"described": "as described (a)", "ours": "here"}.get(
+                    name, name.replace("ours", "here")
+                ),
+                number(total),
+                "1" if faster is None else number(faster, 2),
+                "" if floor is None else number(floor, 2),
+            )
+        )
+    return table(("one step, forward and backward", "seconds", "times faster", "times floor"), rows)
+
+
+def seeds_table(results: Numbers) -> str:
+    """Several searches side by side against one that has the machine for itself."""
+    seeds = results["parts"]["seeds"]
+    return table(
+        ("search", "one (s)", f"{seeds['count']} side by side (s)", "ratio"),
+        [
+            (name, number(of["one"]), number(of["several"]), number(of["times_one"], 2))
+            for name, of in seeds.items()
+            if isinstance(of, Mapping)
+        ],
+    )
+
+
+def growth_table(results: Numbers) -> str:
+    """How near to a line the cost along each axis is."""
+    growth = results["parts"]["growth"]
+    return table(
+        ("along", "from … to", "r² of time", "r² of memory", "memory (MB), least to most"),
+        [
+            (
+                name,
+                f"{of['values'][0]} … {of['values'][-1]}",
+                number(of["time_fit"]["r2"]),
+                number(of["memory_fit"]["r2"]),
+                f"{number(of['bytes'][0] / 1e6, 2)} to {number(of['bytes'][-1] / 1e6, 2)}",
+            )
+            for name, of in growth.items()
+            if isinstance(of, Mapping)
+        ],
+    )
