@@ -82,7 +82,9 @@ def test_baselines_project_alike(scale):
 def test_counted_products_are_those_that_run():
     """PyTorch's own counter agrees; of fused attention it need not count all."""
     aten = torch.ops.aten
-    counting = {aten.addmm_: lambda _, a, b, **more: 2 * a[0] * a[1] * b[1]}  # in place, it is not counted
+    counting = {
+        aten.addmm_: lambda _, a, b, **more: 2 * a[0] * a[1] * b[1]
+    }  # in place, it is not counted
     task = transformer(size=3, vocabulary=40, length=5, hidden=16)
     flops = transformer_flops(task.architecture, 3, 5)
     attention = 2.0 * 15 * 2 * task.architecture.layers * 5 * 16

@@ -24,6 +24,7 @@ __all__ = [
     "LanguageModelConfig",
     "ParameterError",
     "PerceptronConfig",
+    "SpeedConfig",
     "SweepConfig",
     "allowed",
     "check_parameters",
@@ -397,6 +398,12 @@ class SweepConfig(Experiment):
     table: str = Field("", description="table.csv of a sweep; empty: the recorded perceptron runs")
     over: str = Field("seed", description="the parameter that means are taken over")
     confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals")
+
+
+class SpeedConfig(Experiment):
+    """The notebook that shows the results of a benchmark."""
+
+    path: str = Field("", description="results of a benchmark; empty: the recorded ones")
 
 
 def limits(field: FieldInfo) -> str:

@@ -78,29 +78,28 @@ def _verdict(value: float, bound: float, *, least: bool) -> str:
 def target_table(results: Numbers) -> str:
     """Every ratio that was aimed at, what was found, and whether that is enough."""
     parts = results["parts"]
-    faster, floor = parts["language model"]["times_faster"], parts["language model"]["times_floor"]
+    perceptron, language = parts["perceptron"], parts["language model"]
+    seeds, beside = parts["seeds"], f"{parts['seeds']['count']} seeds side by side: times one,"
     programs = min(
         case["times_faster_than_programs"]
         for case in parts["projection"].values()
         if "times_faster_than_programs" in case
     )
-    seeds = parts["seeds"]
+    adjoint, replay = (
+        language["times_floor"]["adjoint"],
+        parts["growth"]["checkpoints_times_slower"],
+    )
+    epoch, step = "perceptron, a search epoch:", "language model, a step:"
     rows: Iterable[tuple[str, float, float, bool]] = (
-        ("perceptron, a search epoch: times faster than (a)",)
-        + (parts["perceptron"]["times_faster"], 400, True),
+        (f"{epoch} times faster than (a)", perceptron["times_faster"], 400, True),
         ("projection of a policy: times faster than quadratic programs", programs, 500, True),
-        ("language model, a step: times faster than (a), float32", faster["ours"], 2, True),
-        ("perceptron, a search epoch: times its floor",)
-        + (parts["perceptron"]["times_floor"], 2.5, False),
-        ("language model, adjoint: times its floor", floor["adjoint"], 2, False),
-        (f"{seeds['count']} seeds side by side: times one, perceptron of the paper's size",)
-        + (seeds["perceptron"]["times_one"], 2.5, False),
-        (f"{seeds['count']} seeds side by side: times one, small perceptron",)
-        + (seeds["small perceptron"]["times_one"], 2.5, False),
-        (f"{seeds['count']} seeds side by side: times one, language model",)
-        + (seeds["language model"]["times_one"], 2.5, False),
-        ("√T checkpoints: times the time of a trajectory in memory",)
-        + (parts["growth"]["checkpoints_times_slower"], 1.4, False),
+        (f"{step} times faster than (a), float32", language["times_faster"]["ours"], 2, True),
+        (f"{epoch} times its floor", perceptron["times_floor"], 2.5, False),
+        ("language model, adjoint: times its floor", adjoint, 2, False),
+        (f"{beside} perceptron of the paper's size", seeds["perceptron"]["times_one"], 2.5, False),
+        (f"{beside} small perceptron", seeds["small perceptron"]["times_one"], 2.5, False),
+        (f"{beside} language model", seeds["language model"]["times_one"], 2.5, False),
+        ("√T checkpoints: times the time of a trajectory in memory", replay, 1.4, False),
         ("`import llbook`, seconds", parts["import"]["seconds"], 0.3, False),
     )
     return table(

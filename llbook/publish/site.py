@@ -95,7 +95,7 @@ def build(
         recorded = Path(os.environ.get("LLBOOK_RECORDS") or source / "records")
         records = {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(recorded.glob("*.npz"))
+            for path in sorted((*recorded.glob("*.npz"), *recorded.glob("*.json")))
         }
         if text := os.environ.get("LLBOOK_TINYSTORIES"):
             records["LLBOOK_TINYSTORIES"] = hashlib.sha256(Path(text).read_bytes()).hexdigest()

@@ -53,7 +53,7 @@ PRODUCTS = ("full", "bfloat16", "tf32")
 _NORM_EPSILON = 1e-6
 # Tokens at once on a CPU: the buffers of more are given back to the system after each
 # use, and its clearing of their pages takes longer than what is computed in them.
-_CPU_TOKENS = 4096
+_CPU_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -375,7 +375,7 @@ class Transformer(Task):
         self.learning_rate = learning_rate
         self.vocabulary = architecture.vocabulary
         if initial.device.type == "cpu":
-            micro_batch = min(micro_batch, max(1, _CPU_TOKENS // training.shape[1]))
+            micro_batch = min(micro_batch, max(1, _CPU_TOKENS // (training.shape[1] - 1)))
         self.micro_batch = micro_batch
         self.products = products
         self._low = torch.bfloat16 if products == "bfloat16" else None
