@@ -195,7 +195,7 @@ def test_attention_scales_draw_each_curve():
 
 def test_the_perceptrons_figures_serve_the_language_model():
     curves = drawn(shared.loss_curves(RUN, paper_ratio=2.41, from_zero=False)).axes[0]
-    assert "ΔAUC -8.0%" in curves.texts[0].get_text()
+    assert "ΔAUC −8.0%" in curves.texts[0].get_text()
     assert curves.get_ylim()[0] > 0
     never = drawn(shared.loss_curves(RUN | {"history_ar": RUN["history_ar"] * math.nan})).axes[0]
     assert "never" in never.texts[0].get_text()
