@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -77,7 +78,7 @@ def build(root, lines, monkeypatch):
 def no_site(monkeypatch):
     """Leaves jupyter-book out where a test is about notebooks alone."""
     monkeypatch.setattr(
-        site, "_make_site", lambda root, stage, build, names: build / "html" / "index.html"
+        site, "_make_site", lambda root, stage, build, names, key: build / "html" / "index.html"
     )
 
 
@@ -120,8 +121,47 @@ def test_build_then_a_failure_leaves_the_site_alone_then_prose_reuses(build, roo
     assert "steps 3" in page
     facts = json.loads((root / "build" / "notebooks" / "execution.json").read_text())
     assert facts["notebooks"]["intro"]["reused"]
-    assert not [p.name for p in (root / "build").iterdir() if p.name.startswith((".site", ".run"))]
+    assert not [p.name for p in (root / "build").iterdir() if p.name.startswith(".run")]
     assert sorted(p.name for p in root.iterdir()) == ["_config.yml", "_toc.yml", "book", "build"]
+
+
+def test_what_sphinx_has_read_serves_while_only_pages_change(build, root):
+    def site_files():
+        folder = root / "build" / "html"
+        return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+    def read_at():
+        folder = root / "build" / "sphinx" / "_build" / ".doctrees"
+        return {name: (folder / f"{name}.doctree").stat().st_mtime_ns for name in ("intro", "page")}
+
+    circle = "from IPython.display import SVG\nSVG('<svg xmlns=\"http://www.w3.org/2000/svg\"/>')"
+    edit(root / "book" / "intro.md", 'print("steps", steps)', circle)
+    build()
+    first = read_at()
+    assert any(path.suffix == ".svg" for path in site_files())
+
+    edit(root / "book" / "page.md", "# A page", "# Another page")
+    build()
+    second = read_at()
+    assert second["intro"] == first["intro"]
+    assert second["page"] > first["page"]
+    found = site_files()
+    assert "Another page" in found[Path("intro.html")].decode()  # in its list of pages
+
+    # a page that was not read again still has its references looked at
+    edit(root / "book" / "page.md", "(eq-one)", "(eq-two)")
+    with pytest.raises(BookError, match=r"book/intro\.md.*eq-one"):
+        build()
+    assert site_files() == found
+    edit(root / "book" / "page.md", "(eq-two)", "(eq-one)")
+    build()  # all is read anew after a failure, and comes out the same
+    third = read_at()
+    assert third["intro"] > second["intro"]
+    assert site_files() == found
+
+    edit(root / "_config.yml", "displayAlign: center", "displayAlign: left")
+    build()
+    assert read_at()["intro"] > third["intro"]
 
 
 def test_launch_buttons_lead_to_what_the_build_makes(build, root, monkeypatch):

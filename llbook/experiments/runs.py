@@ -497,6 +497,8 @@ def device_kind(device: str = "auto") -> str:
     """``"cuda"`` or ``"cpu"``: what ``device`` comes to on this machine."""
     if device != "auto":
         return device
+    if importlib.metadata.version("torch").endswith("+cpu"):
+        return "cpu"  # without the second and a half that the import takes
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

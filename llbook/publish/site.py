@@ -2,12 +2,15 @@
 
 Everything is made in fresh folders and takes the place of the site of before
 only when all of it succeeded: jupyter-book's incremental builds forget warnings
-and keep pages that are gone. The site needs no network: MathJax is part of it,
-and a page that would fetch anything from elsewhere is refused.
+and keep pages that are gone. What Sphinx has read of pages without a warning is kept,
+and serves as long as nothing but pages changes; all pages are always written. The site
+needs no network: MathJax is part of it, and a page that would fetch anything from
+elsewhere is refused.
 """
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import html.parser
 import json
@@ -18,7 +21,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -108,7 +110,8 @@ def build(
         _write_execution(build_folder / "notebooks" / "execution.json", facts)
         stage = _stage(source, build_folder, documents, notebooks, facts)
         report(f"site: {len(documents)} pages, {len(notebooks)} of them notebooks")
-        index = _make_site(root, stage, build_folder, notebooks)
+        key = _reading_key(root, stage, documents)
+        index = _make_site(root, stage, build_folder, notebooks, key)
         report(f"site: {index} ({time.perf_counter() - start:.1f} s in all)")
         return index
 
@@ -155,11 +158,19 @@ def _stage(
     notebooks: list[str],
     facts: Mapping[str, Any],
 ) -> Path:
-    """A fresh copy of what jupyter-book reads: pages, executed notebooks, and files beside them."""
-    stage = build_folder / "stage"
-    shutil.rmtree(stage, ignore_errors=True)
+    """A fresh copy of what jupyter-book reads: pages, executed notebooks, and files beside them.
+
+    A file with the bytes of before has the time of before: Sphinx reads what is newer.
+    """
+    stage, before = build_folder / "stage", build_folder / "stage.before"
+    shutil.rmtree(before, ignore_errors=True)
+    if stage.exists():
+        stage.rename(before)
     shutil.copytree(
-        source, stage, ignore=shutil.ignore_patterns("*.md", "records", ".*", "__pycache__")
+        source,
+        stage,
+        ignore=shutil.ignore_patterns("*.md", "records", ".*", "__pycache__"),
+        copy_function=shutil.copyfile,
     )
     for name in documents:
         (stage / name).parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +187,27 @@ def _stage(
             if f"\n{MARK}\n" in staged:
                 staged = staged.replace(f"\n{MARK}\n", f"\n{execution_text(facts)}\n")
             (stage / f"{name}.md").write_text(staged, encoding="utf-8")
+    for file in filter(Path.is_file, stage.rglob("*")):
+        old = before / file.relative_to(stage)
+        if old.is_file() and filecmp.cmp(old, file, shallow=False):
+            os.utime(file, ns=(old.stat().st_atime_ns, old.stat().st_mtime_ns))
+    shutil.rmtree(before, ignore_errors=True)
     return stage
+
+
+def _reading_key(root: Path, stage: Path, documents: list[str]) -> str:
+    """Names all that what Sphinx reads of a page depends on, but for the pages' own text."""
+    package = Path(llbook.__file__).parent
+    own = {stage / f"{name}{suffix}" for name in documents for suffix in (".md", ".ipynb")}
+    files = [*package.rglob("*.py"), root / "_config.yml", root / "_toc.yml"]
+    files += [file for file in stage.rglob("*") if file.is_file() and file not in own]
+    # name and version of each, without reading what it says of itself
+    installed = sorted(info.name for place in sys.path for info in Path(place).glob("*.dist-info"))
+    settings = [sys.version, str(stage), repository(), os.environ.get("LLBOOK_REVISION"), installed]
+    total = hashlib.sha256(json.dumps(settings).encode())
+    for file in sorted(files):
+        total.update(f"{file} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
 
 
 def _staged_links(text: str, document: str, notebooks: list[str]) -> str:
@@ -244,11 +275,17 @@ def launch_notebooks(
     (folder / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _make_site(root: Path, stage: Path, build_folder: Path, notebooks: list[str]) -> Path:
+def _make_site(root: Path, stage: Path, build_folder: Path, notebooks: list[str], key: str) -> Path:
     # the lock is held, so what an interrupted build has left can go
-    for left in build_folder.glob(".site-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=".site-", dir=build_folder) as fresh:
+    work = build_folder / "sphinx"  # at its end: what was read, sealed with the key of its reading
+    seal = work / "key"
+    if known := seal.is_file() and seal.read_text(encoding="utf-8") == key:
+        seal.unlink()  # set again by a build that succeeds
+    else:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+    shutil.rmtree(work / "_build" / "html", ignore_errors=True)
+    try:
         configuration = [
             f"--config={(root / '_config.yml').resolve()}",
             f"--toc={(root / '_toc.yml').resolve()}",
@@ -256,8 +293,8 @@ def _make_site(root: Path, stage: Path, build_folder: Path, notebooks: list[str]
         result = subprocess.run(
             [
                 *(sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"),
-                *(str(stage), *configuration, f"--path-output={fresh}"),
-                *("-W", "-n", "--keep-going", "--all"),
+                *(str(stage), *configuration, f"--path-output={work}"),
+                *("-W", "-n", "--keep-going", *([] if known else ["--all"])),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -267,7 +304,7 @@ def _make_site(root: Path, stage: Path, build_folder: Path, notebooks: list[str]
             cwd=build_folder,
             env=os.environ | {"PYTHONIOENCODING": "utf-8"},
         )
-        built = Path(fresh, "_build", "html")
+        built = work / "_build" / "html"
         if result.returncode != 0 or not (built / "index.html").is_file():
             raise BookError(_complaints(result.stdout, stage))
         _trim_mathjax(built / "_static" / "mathjax")
@@ -293,6 +330,10 @@ def _make_site(root: Path, stage: Path, build_folder: Path, notebooks: list[str]
                 before.rename(site)
             raise
         shutil.rmtree(before, ignore_errors=True)
+        seal.write_text(key, encoding="utf-8")
+    finally:
+        if not seal.is_file():
+            shutil.rmtree(work, ignore_errors=True)
     return site / "index.html"
 
 
