@@ -477,6 +477,19 @@ def test_away_from_a_repository(monkeypatch, build):
         assert "installed away from one" in call(*command, expect=1).output
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import llbook",
+        "from llbook.cli import main\nmain(['params', 'perceptron'], standalone_mode=False)",
+    ],
+)
+def test_torch_is_not_imported_before_it_is_needed(build, code):
+    code += "\nimport sys; print('loaded:', sorted({'torch', 'numba'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "loaded: []"
+
+
 def test_module_is_the_command(tmp_path):
     assert shutil.which("python") is not None
     result = run_llbook("params", "perceptron", build=tmp_path / "build")

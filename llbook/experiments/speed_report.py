@@ -107,7 +107,7 @@ def target_table(results: Numbers) -> str:
         [
             (
                 what,
-                f"{'≥' if least else '≤'} {bound:g}",
+                f"{'≥' if least else '≤'}\N{NO-BREAK SPACE}{bound:g}",
                 number(value, 2 if value < 100 else 3),
                 _verdict(value, bound, least=least),
             )

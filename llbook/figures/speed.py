@@ -21,14 +21,14 @@ def ratios(found: Mapping[str, float]) -> Figure:
     """
     figure, axes = style.subplots(figsize=(8.8, 0.9 + 0.42 * len(found)))
     rows = np.arange(len(found))[::-1]
-    axes.barh(rows, list(found.values()), left=0, color=style.NEAR_OPTIMAL, height=0.62)
-    for row, value in zip(rows, found.values(), strict=True):
-        axes.annotate(
-            f"{value:.3g}×", (value, row), xytext=(4, 0), textcoords="offset points", va="center"
-        )
+    values = np.array(list(found.values()))
+    axes.barh(rows, values - 1, left=1, color=style.NEAR_OPTIMAL, height=0.62)
+    for row, value in zip(rows, values, strict=True):
+        said = f"{value:,.0f}×" if value >= 100 else f"{value:.3g}×"
+        axes.annotate(said, (value, row), xytext=(4, 0), textcoords="offset points", va="center")
     axes.set_xscale("log")
     axes.axvline(1, color="#555555", linewidth=1)
-    axes.set_xlim(0.8, 4 * max(found.values()))
+    axes.set_xlim(min(1, 0.8 * values.min()), 4 * values.max())
     axes.set_yticks(rows, list(found))
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("times faster (logarithmic)")
