@@ -14,7 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Vocabulary", "build_vocabulary", "encode_texts"]
+__all__ = ["PAD", "Vocabulary", "build_vocabulary", "encode_texts"]
+
+PAD = -1  # outside the vocabulary, so that V counts only what can be predicted
 
 
 @lru_cache(maxsize=1)

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from llbook.data.perturb import edit_distance, perturb
 from llbook.data.stories import Corpus
-from llbook.data.tokens import Vocabulary, build_vocabulary, encode_texts
-from llbook.tasks.transformer import PAD
+from llbook.data.tokens import PAD, Vocabulary, build_vocabulary, encode_texts
 
 __all__ = ["StoryExamples", "story_examples"]
 

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, scaled_dot_product_attention
 
+from llbook.data.tokens import PAD
 from llbook.tasks.head import (
     head_losses,
     head_tangents,
@@ -48,7 +49,6 @@ __all__ = [
     "token_losses",
 ]
 
-PAD = -1  # outside the vocabulary, so that V counts only what can be predicted
 PRODUCTS = ("full", "bfloat16", "tf32")
 _NORM_EPSILON = 1e-6
 # Tokens at once on a CPU: the buffers of more are given back to the system after each
