@@ -237,7 +237,9 @@ def test_verdicts_follow_the_numbers():
     assert words([good], [better])[:2] == ["reproduced", "reproduced"]
     assert words([good], [better])[4] == "reproduced"
     assert words([better], [good])[4] == "not reproduced"
-    assert words([good])[4] == "undefined"
+    assert words([good])[4] == "not attempted at this scale"
+    never = report.scaling_of(run(old, new, float("nan")), draws=2)
+    assert words([good], [never])[4] == "undefined"
     assert words([worse])[1:4] == ["not reproduced"] * 3
     assert words([good, worse, good])[1] == "in part"
     assert words([good])[6] == "not attempted at this scale"

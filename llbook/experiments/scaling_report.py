@@ -349,8 +349,10 @@ def verdicts(rungs: Sequence[Sequence[Scaling]], horizon: float) -> list[Verdict
             _GROWTH,
             " → ".join(number(row["ar"]) for row in PAPER_LADDER),
             " → ".join(number(mean) for mean in means),
-            "undefined"
-            if len(means) < 2 or np.isnan(means).any()
+            "not attempted at this scale"
+            if len(means) < 2
+            else "undefined"
+            if np.isnan(means).any()
             else "reproduced"
             if (np.diff(means) > 0).all()
             else "in part"
