@@ -1,7 +1,7 @@
 """What the engine is compared with: the search as the paper's Appendix C describes it.
 
-Three baselines, each written to be as fast as its own idea allows: fully batched,
-with the engine's threads and dtype, nothing allocated that the idea does not need.
+Three baselines in good faith: fully batched, with the engine's threads and dtype, and
+each the fastest of the ways to write it that were tried (see NOTES.md).
 
 (a) :class:`AsDescribed`: gradients of single examples, their products with the
     costate, a Hessian–vector product by forward over reverse, and one quadratic
@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -26,6 +27,7 @@ from torch import Tensor
 from torch.func import grad, jvp, vmap
 from torch.nn.functional import logsigmoid
 
+from benchmarks.floors import wait
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import Process
 from llbook.tasks.perceptron import Perceptron
@@ -40,13 +42,17 @@ PHASES = ("training", "contributions", "curvature", "desired", "projection")
 class AsDescribed:
     """Baseline (a) for a perceptron or a Transformer; counts the seconds of each phase.
 
+    Args:
+        task: the learning problem.
+        micro_batch: the most examples at once; all of them by default.
+
     Attributes:
         seconds: phase → seconds spent in it so far: the ``training`` step;
             ``contributions``, λ·∇l_n through all ∇l_n; ``curvature``, Hλ;
             ``desired``, ∇L_dsr; ``projection``.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, micro_batch: int | None = None) -> None:
         if isinstance(task, Perceptron):
             self._examples = task.training.signed
             self._loss: Callable[[Tensor, Tensor], Tensor] = lambda theta, signed: (
@@ -57,37 +63,60 @@ class AsDescribed:
             self._loss = lambda theta, window: task.losses(theta, window[None])[0]
         else:
             raise TypeError(f"expected a Perceptron or a Transformer, got {type(task).__name__}")
-        self.task = task
+        self.task, self._micro_batch = task, micro_batch
         self.seconds = dict.fromkeys(PHASES, 0.0)
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
+        wait(self.task.initial.device)
         began = time.perf_counter()
         yield
+        wait(self.task.initial.device)
         self.seconds[phase] += time.perf_counter() - began
 
-    def _weighted(self, weights: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda theta: weights @ self.task.losses(theta, self.task.training)
+    def _weighted(
+        self, weights: Tensor, examples: Any = None
+    ) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Σ_n γ_n l_n of each micro-batch."""
+        examples = self.task.training if examples is None else examples
+        if self._micro_batch is None:
+            yield lambda theta: weights @ self.task.losses(theta, examples)
+            return
+        pairs = zip(
+            weights.split(self._micro_batch), examples.split(self._micro_batch), strict=True
+        )
+        for some, windows in pairs:
+            yield lambda theta, some=some, windows=windows: some @ self.task.losses(theta, windows)
 
     def training_step(self, theta: Tensor, weights: Tensor) -> Tensor:
         """θ_{t+1} of Eq. 1, shape (P,)."""
         with self._timed("training"):
-            return theta - self.task.learning_rate * grad(self._weighted(weights))(theta)
+            gradient = sum(grad(part)(theta) for part in self._weighted(weights))
+            return theta - self.task.learning_rate * gradient
 
     def contributions(self, theta: Tensor, costate: Tensor) -> Tensor:
         """λ·∇l_n for each n, shape (N,), from the matrix of all ∇l_n, shape (N, P)."""
         with self._timed("contributions"):
-            return vmap(grad(self._loss), in_dims=(None, 0))(theta, self._examples) @ costate
+            each = vmap(grad(self._loss), in_dims=(None, 0))
+            parts = self._examples.split(self._micro_batch or len(self._examples))
+            return torch.cat([each(theta, part) @ costate for part in parts])
 
     def curvature(self, theta: Tensor, weights: Tensor, costate: Tensor) -> Tensor:
         """Hλ, shape (P,), forward over reverse."""
         with self._timed("curvature"):
-            return jvp(grad(self._weighted(weights)), (theta,), (costate,))[1]
+            parts = self._weighted(weights)
+            return sum(jvp(grad(part), (theta,), (costate,))[1] for part in parts)
 
     def desired_gradient(self, theta: Tensor) -> Tensor:
         """∇L_dsr, shape (P,)."""
         with self._timed("desired"):
-            return grad(lambda p: self.task.losses(p, self.task.desired).mean())(theta)
+            parts = self._weighted(self._equal, self.task.desired)
+            return sum(grad(part)(theta) for part in parts)
+
+    @cached_property
+    def _equal(self) -> Tensor:
+        losses = self.task.losses(self.task.initial, self.task.desired)
+        return torch.full_like(losses, 1 / len(losses))
 
     @cached_property
     def _program(self) -> QuadraticProgram:
@@ -96,7 +125,7 @@ class AsDescribed:
     def project(self, row: Tensor) -> Tensor:
         """One row of γ - ε ∂J/∂γ onto the simplex, shape (N,)."""
         with self._timed("projection"):
-            return torch.from_numpy(self._program(row.double().numpy())).to(row)
+            return torch.from_numpy(self._program(row.double().cpu().numpy())).to(row)
 
     def states(self, policy: Tensor) -> Iterator[Tensor]:
         """θ_0 … θ_T."""
@@ -117,17 +146,17 @@ class AsDescribed:
 
 
 class QuadraticProgram:
-    """min ‖w - v‖² over the simplex, compiled once and solved for one v after another.
+    """min ‖w‖² - 2 v·w over the simplex, compiled once and solved for one v after another.
 
-    OSQP, started from the last solution, was the fastest of the solvers that come
-    with CVXPY on these problems; where it gives up, Clarabel goes on.
+    Multiplied out, the program has half the variables that ‖w - v‖² makes in CVXPY. OSQP, started from the last
+    solution, was the fastest of the solvers that come with CVXPY on these problems; where it gives up, Clarabel goes on.
     """
 
     def __init__(self, size: int, **options: Any) -> None:
         self._point = cvxpy.Parameter(size)
         self._weights = cvxpy.Variable(size)
         self._problem = cvxpy.Problem(
-            cvxpy.Minimize(cvxpy.sum_squares(self._weights - self._point)),
+            cvxpy.Minimize(cvxpy.sum_squares(self._weights) - 2 * self._point @ self._weights),
             [self._weights >= 0, cvxpy.sum(self._weights) == 1],
         )
         self._options = {"solver": cvxpy.OSQP} | options
@@ -152,9 +181,23 @@ def unrolled(task: Task, policy: Tensor, process: Process) -> Tensor:
 def project_by_sorting(v: Tensor) -> Tensor:
     """Baseline (c): the rows of v, shape (T, N), onto the simplex, by sorting them.
 
-    With u the sorted row, τ = max_k (Σ_{i≤k} u_i - 1) / k (Held, Wolfe and Crowder, 1974).
+    With u the sorted row, τ = max_k (Σ_{i≤k} u_i - 1) / k (Held, Wolfe and Crowder, 1974). On a CPU
+    NumPy sorts, which has vector instructions for it, a share of the rows on each thread.
     """
-    ordered = v.sort(1, descending=True).values
+    if v.device.type != "cpu":
+        return _by_sorting(v, (-v).sort(1).values)
+
+    def share(rows: Tensor) -> Tensor:
+        opposite = -rows
+        opposite.numpy().sort(axis=1)
+        return _by_sorting(rows, opposite)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return torch.cat(list(threads.map(share, v.chunk(torch.get_num_threads()))))
+
+
+def _by_sorting(v: Tensor, opposite: Tensor) -> Tensor:
+    """Given the rows of -v in ascending order."""
     ranks = torch.arange(1, v.shape[1] + 1, dtype=v.dtype, device=v.device)
-    threshold = ordered.cumsum_(1).sub_(1).div_(ranks).amax(1, keepdim=True)
-    return (v - threshold).clamp_(min=0)
+    threshold = opposite.cumsum_(1).add_(1).div_(ranks).amin(1, keepdim=True)
+    return (v + threshold).clamp_(min=0)

@@ -58,9 +58,9 @@ def _rate(
     function: Callable[[], object], work: float, device: torch.device | str, lasting: float
 ) -> float:
     """Work per second: the best of several stretches, as a floor wants it."""
-    best, began = float("inf"), time.perf_counter()
     function()
-    while time.perf_counter() - began < lasting:
+    best, began = float("inf"), time.perf_counter()
+    while best == float("inf") or time.perf_counter() - began < lasting:
         wait(device)
         start = time.perf_counter()
         function()

@@ -7,7 +7,6 @@ everything and computed nothing: its peak of memory is then its own.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import resource
 import sys
 import time
@@ -98,8 +97,10 @@ def _peak() -> int:
 def _point(sizes: dict[str, int], trajectory: str) -> tuple[float, int]:
     """Seconds and bytes of an epoch, on one thread."""
     _threads(1)
+    # what is compiled and loaded once, with buffers that do not count
+    few = {"size": 2, "steps": 2} | ({"desired_size": 2} if "dimension" in sizes else {})
+    _epoch(_task(sizes | few), 2, trajectory)
     task = _task(sizes)
-    _epoch(task, 2, trajectory)
     before, began = _peak(), time.perf_counter()
     _epoch(task, sizes["steps"], trajectory)
     return time.perf_counter() - began, _peak() - before
@@ -155,8 +156,9 @@ def measure(rounds: int = 2) -> Numbers:
                     "memory_fit": fit_line(values, peaks),
                 }
         # what replaying costs is asked where the training is what takes the time
-        pair = [(LANGUAGE_MODEL, "memory"), (LANGUAGE_MODEL, "checkpoints")]
-        (kept, _), (replayed, _) = _take_turns(pool, pair, 3 * rounds)
+        longer = LANGUAGE_MODEL | {"steps": 48}
+        pair = [(longer, "memory"), (longer, "checkpoints")]
+        (kept, _), (replayed, _) = _take_turns(pool, pair, 2 * rounds)
     result["checkpoints_times_slower"] = float(np.median(replayed) / np.median(kept))
     return result
 
@@ -182,7 +184,7 @@ def _search(name: str, seed: int, threads: int) -> None:
 
 def several_seeds(count: int = 5, rounds: int = 2) -> Numbers:
     """One search with all threads, and ``count`` of them, one thread each, side by side."""
-    cores = os.cpu_count() or 1
+    cores = torch.get_num_threads()  # what one search takes
     result: Numbers = {"count": count, "workers": cores}
     with ProcessPoolExecutor(cores, mp_context=_context()) as pool:
         for name in SEARCHES:

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import __main__ as command
 from benchmarks import suite
 from benchmarks.baselines import AsDescribed, QuadraticProgram, project_by_sorting, unrolled
-from benchmarks.floors import take_turns, transformer_flops
+from benchmarks.floors import gemm_rate, take_turns, transformer_flops
 from benchmarks.growth import fit_line, transformer
 from llbook.experiments.config import PerceptronConfig
 from llbook.experiments.perceptron import build_task
@@ -61,6 +61,10 @@ def test_baselines_find_the_same_gradient(kind):
     assert all(described.seconds[p] > 0 for p in ("training", "contributions", "curvature"))
     last = list(described.backward(policy, states, until=STEPS - 2))
     assert [row.tolist() for row in last] == [row.tolist() for row in rows[:2]]
+    if kind == "transformer":
+        parts = AsDescribed(task, micro_batch=4)
+        rows = list(parts.backward(policy, list(parts.states(policy))))
+        assert suite.error(torch.stack(rows[::-1]), expected) < 1e-10
 
 
 def test_described_search_needs_a_task_it_knows():
@@ -96,6 +100,10 @@ def test_counted_products_are_those_that_run():
     with FlopCounterMode(display=False, custom_mapping=counting) as counter:
         task.gradient(task.initial, weights)
     assert 0 <= counter.get_total_flops() - (flops["gradient"] - 3 * attention) <= 4 * attention
+
+
+def test_rate_of_what_lasts_longer_than_its_time():
+    assert 0 < gemm_rate(torch.float32, shape=(2, 2, 2), lasting=0.0) < float("inf")
 
 
 def test_turns_and_lines():
