@@ -25,12 +25,18 @@ import llbook
 )
 def main(parts: tuple[str, ...], device: str, output: Path) -> None:
     """Measure the PARTS named, or all of them."""
-    from benchmarks.suite import PARTS
+    from benchmarks.suite import ON_A_CPU, PARTS
     from llbook.experiments.runs import commit, device_name, versions
 
     if unknown := [part for part in parts if part not in PARTS]:
         raise click.BadParameter(
             f"got {unknown[0]!r}; expected some of: {', '.join(PARTS)}", param_hint="PARTS"
+        )
+    if device != "cpu" and (wrong := [part for part in parts if part in ON_A_CPU]):
+        raise click.BadParameter(
+            f"got {wrong[0]!r}, which is measured on a CPU alone; expected none of it with "
+            f"--device {device}",
+            param_hint="PARTS",
         )
     began = time.perf_counter()
     results = {
@@ -42,17 +48,19 @@ def main(parts: tuple[str, ...], device: str, output: Path) -> None:
         "versions": versions(("torch", "numpy", "numba", "cvxpy", "osqp")),
         "parts": {},
     }
-    for part in parts or PARTS:
+    chosen = parts or [part for part in PARTS if device == "cpu" or part not in ON_A_CPU]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    fresh = output.with_name(f"{output.name}.new")
+    for part in chosen:
         start = time.perf_counter()
         results["parts"][part] = PARTS[part](device)
         click.echo(f"{part}: {time.perf_counter() - start:.0f} s")
         for line in ratios(results["parts"][part]):
             click.echo(f"  {line}")
-    results["seconds"] = time.perf_counter() - began
-    output.parent.mkdir(parents=True, exist_ok=True)
-    fresh = output.with_name(f"{output.name}.new")
-    fresh.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    fresh.replace(output)
+        # after each part: a later one that fails, or is stopped, takes nothing with it
+        results["seconds"] = time.perf_counter() - began
+        fresh.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        fresh.replace(output)
     click.echo(f"{output} ({results['seconds']:.0f} s in all)")
 
 

@@ -1,7 +1,7 @@
 """What the engine is compared with: the search as the paper's Appendix C describes it.
 
-Three baselines in good faith: fully batched, with the engine's threads and dtype, and
-each the fastest of the ways to write it that were tried (see NOTES.md).
+Three baselines in good faith: batched, with the engine's threads and dtype, and of the
+ways to write what was described each the fastest that was found (see NOTES.md).
 
 (a) :class:`AsDescribed`: gradients of single examples, their products with the
     costate, a Hessian–vector product by forward over reverse, and one quadratic
@@ -22,7 +22,9 @@ from typing import Any
 
 import cvxpy
 import numpy as np
+import osqp
 import torch
+from scipy import sparse
 from torch import Tensor
 from torch.func import grad, jvp, vmap
 from torch.nn.functional import logsigmoid
@@ -34,7 +36,14 @@ from llbook.tasks.perceptron import Perceptron
 from llbook.tasks.task import Task
 from llbook.tasks.transformer import Transformer
 
-__all__ = ["PHASES", "AsDescribed", "QuadraticProgram", "project_by_sorting", "unrolled"]
+__all__ = [
+    "PHASES",
+    "AsDescribed",
+    "BareProgram",
+    "QuadraticProgram",
+    "project_by_sorting",
+    "unrolled",
+]
 
 PHASES = ("training", "contributions", "curvature", "desired", "projection")
 
@@ -74,11 +83,10 @@ class AsDescribed:
         wait(self.task.initial.device)
         self.seconds[phase] += time.perf_counter() - began
 
-    def _weighted(
-        self, weights: Tensor, examples: Any = None
-    ) -> Iterator[Callable[[Tensor], Tensor]]:
-        """Σ_n γ_n l_n of each micro-batch."""
-        examples = self.task.training if examples is None else examples
+    def _weighted(self, weights: Tensor, examples: Any) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Σ_n γ_n l_n of each micro-batch of the examples with weight."""
+        if isinstance(examples, Tensor) and not bool((weights != 0).all()):
+            weights, examples = weights[weights != 0], examples[weights != 0]
         if self._micro_batch is None:
             yield lambda theta: weights @ self.task.losses(theta, examples)
             return
@@ -88,10 +96,17 @@ class AsDescribed:
         for some, windows in pairs:
             yield lambda theta, some=some, windows=windows: some @ self.task.losses(theta, windows)
 
+    def _gradient(self, theta: Tensor, weights: Tensor, examples: Any) -> Tensor:
+        total = torch.zeros_like(theta)
+        for part in self._weighted(weights, examples):
+            at = theta.detach().requires_grad_(True)
+            total += torch.autograd.grad(part(at), at)[0]  # with less ado than torch.func's
+        return total
+
     def training_step(self, theta: Tensor, weights: Tensor) -> Tensor:
         """θ_{t+1} of Eq. 1, shape (P,)."""
         with self._timed("training"):
-            gradient = sum(grad(part)(theta) for part in self._weighted(weights))
+            gradient = self._gradient(theta, weights, self.task.training)
             return theta - self.task.learning_rate * gradient
 
     def contributions(self, theta: Tensor, costate: Tensor) -> Tensor:
@@ -104,14 +119,13 @@ class AsDescribed:
     def curvature(self, theta: Tensor, weights: Tensor, costate: Tensor) -> Tensor:
         """Hλ, shape (P,), forward over reverse."""
         with self._timed("curvature"):
-            parts = self._weighted(weights)
+            parts = self._weighted(weights, self.task.training)
             return sum(jvp(grad(part), (theta,), (costate,))[1] for part in parts)
 
     def desired_gradient(self, theta: Tensor) -> Tensor:
         """∇L_dsr, shape (P,)."""
         with self._timed("desired"):
-            parts = self._weighted(self._equal, self.task.desired)
-            return sum(grad(part)(theta) for part in parts)
+            return self._gradient(theta, self._equal, self.task.desired)
 
     @cached_property
     def _equal(self) -> Tensor:
@@ -171,6 +185,25 @@ class QuadraticProgram:
         if self._problem.status != cvxpy.OPTIMAL:
             raise RuntimeError(f"the solvers ended with status {self._problem.status!r}")
         return self._weights.value
+
+
+class BareProgram:
+    """:class:`QuadraticProgram` without CVXPY around it: OSQP, given a new linear term each time."""
+
+    def __init__(self, size: int) -> None:
+        every = sparse.eye(size, format="csc")
+        rows = sparse.vstack([np.ones((1, size)), every], format="csc")
+        lower = np.concatenate([[1.0], np.zeros(size)])
+        upper = np.concatenate([[1.0], np.full(size, np.inf)])
+        self._solver = osqp.OSQP()
+        # CVXPY's own settings
+        settings = {"eps_abs": 1e-5, "eps_rel": 1e-5, "max_iter": 10000, "polishing": True}
+        linear = np.zeros(size)
+        self._solver.setup(every, linear, rows, lower, upper, verbose=False, **settings)
+
+    def __call__(self, point: np.ndarray) -> np.ndarray:
+        self._solver.update(q=-point)
+        return self._solver.solve(raise_error=True).x
 
 
 def unrolled(task: Task, policy: Tensor, process: Process) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 
 from llbook.experiments.config import PerceptronConfig
 from llbook.experiments.perceptron import build_task
+from llbook.experiments.runs import cores
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.search import search
@@ -45,7 +46,7 @@ AXES: dict[str, tuple[str, dict[str, int], Sequence[int]]] = {
     "perceptron, T": ("steps", PERCEPTRON, (500, 1000, 1500, 2000)),
     "perceptron, N": ("size", PERCEPTRON, (1024, 2048, 3072, 4096)),
     "perceptron, D": ("dimension", PERCEPTRON, (64, 128, 192, 256)),
-    "language model, N": ("size", LANGUAGE_MODEL, (16, 32, 48, 64)),
+    "language model, N": ("size", LANGUAGE_MODEL, (128, 256, 384, 512)),
     "language model, V": ("vocabulary", LONG | {"steps": 32}, (1000, 2000, 3000, 4000)),
     "language model, T": ("steps", LONG, (24, 48, 72, 96)),
 }
@@ -141,11 +142,11 @@ def measure(rounds: int = 2) -> Numbers:
     with ProcessPoolExecutor(1, mp_context=_context(), max_tasks_per_child=1) as pool:
         for name, (axis, sizes, values) in AXES.items():
             both = ("memory", "checkpoints") if name == "language model, T" else ("memory",)
-            for trajectory in both:
-                points = [(sizes | {axis: value}, trajectory) for value in values]
-                measured = _take_turns(pool, points, rounds)
-                seconds = [min(each) for each, _ in measured]
-                peaks = [peak for _, peak in measured]
+            points = [(sizes | {axis: value}, kept) for value in values for kept in both]
+            measured = _take_turns(pool, points, rounds)
+            for number, trajectory in enumerate(both):
+                seconds = [min(each) for each, _ in measured[number :: len(both)]]
+                peaks = [peak for _, peak in measured[number :: len(both)]]
                 result[name + (", checkpoints" if trajectory == "checkpoints" else "")] = {
                     "sizes": {key: value for key, value in sizes.items() if key != axis},
                     "axis": axis,
@@ -184,17 +185,17 @@ def _search(name: str, seed: int, threads: int) -> None:
 
 def several_seeds(count: int = 5, rounds: int = 2) -> Numbers:
     """One search with all threads, and ``count`` of them, one thread each, side by side."""
-    cores = torch.get_num_threads()  # what one search takes
-    result: Numbers = {"count": count, "workers": cores}
-    with ProcessPoolExecutor(cores, mp_context=_context()) as pool:
+    workers = cores()
+    result: Numbers = {"count": count, "workers": workers}
+    with ProcessPoolExecutor(workers, mp_context=_context()) as pool:
         for name in SEARCHES:
-            warm = [pool.submit(_search, name, 0, 1) for _ in range(cores)]
+            warm = [pool.submit(_search, name, 0, 1) for _ in range(workers)]
             for each in warm:
                 each.result()
             one, several = [], []
             for _ in range(rounds):
                 began = time.perf_counter()
-                pool.submit(_search, name, 0, cores).result()
+                pool.submit(_search, name, 0, workers).result()
                 one.append(time.perf_counter() - began)
                 began = time.perf_counter()
                 for each in [pool.submit(_search, name, seed, 1) for seed in range(count)]:

@@ -10,9 +10,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import __main__ as command
 from benchmarks import suite
-from benchmarks.baselines import AsDescribed, QuadraticProgram, project_by_sorting, unrolled
+from benchmarks.baselines import (
+    AsDescribed,
+    BareProgram,
+    QuadraticProgram,
+    project_by_sorting,
+    unrolled,
+)
 from benchmarks.floors import gemm_rate, take_turns, transformer_flops
 from benchmarks.growth import fit_line, transformer
+from llbook.experiments import speed_report
 from llbook.experiments.config import PerceptronConfig
 from llbook.experiments.perceptron import build_task
 from llbook.optimal.adjoint import policy_gradient
@@ -49,6 +56,7 @@ def some_policy(task):
 def test_baselines_find_the_same_gradient(kind):
     task = TASKS[kind]()
     policy = some_policy(task)
+    assert (policy == 0).any()  # examples that the baseline leaves out
     process = train(task, policy)
     expected = policy_gradient(task, policy, process)
     described = AsDescribed(task)
@@ -81,6 +89,9 @@ def test_baselines_project_alike(scale):
     program = QuadraticProgram(33, eps_abs=1e-10, eps_rel=1e-10)
     for row, projected in zip(v.numpy(), expected.numpy(), strict=True):
         np.testing.assert_allclose(program(row), projected, atol=1e-6)
+    bare = BareProgram(33)
+    for row, projected in zip(v.numpy(), expected.numpy(), strict=True):
+        np.testing.assert_allclose(bare(row), projected, atol=1e-4)
 
 
 def test_counted_products_are_those_that_run():
@@ -138,6 +149,22 @@ def test_command_measures_and_writes(tmp_path, monkeypatch):
     assert written["parts"]["projection"]["usual step"]["agreement"] < 1e-5
     assert max(written["parts"]["language model"]["agreement"].values()) < 1e-3
     assert 0 < written["parts"]["language model"]["bfloat16_error"]["curvature"] < 0.1
+
+
+def test_page_expects_what_is_measured():
+    assert tuple(suite.PARTS) == speed_report.PARTS
+    assert set(suite.PARTS) > suite.ON_A_CPU
+
+
+def test_what_was_measured_survives_a_part_that_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(suite, "PARTS", {"machine": lambda _: {"x": 1.0}, "seeds": lambda _: 1 / 0})
+    output = tmp_path / "bench.json"
+    result = CliRunner().invoke(command.main, ["-o", str(output)])
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert json.loads(output.read_text())["parts"] == {"machine": {"x": 1.0}}
+    result = CliRunner().invoke(command.main, ["--device", "cuda", "seeds", "-o", str(output)])
+    assert result.exit_code == 2
+    assert "got 'seeds', which is measured on a CPU alone" in result.output
 
 
 def test_command_refuses_unknown_parts(tmp_path):

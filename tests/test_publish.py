@@ -1,8 +1,10 @@
 """The build on a small book: what it refuses, what it reuses, and what it leaves alone."""
 
 import json
+import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import nbformat
@@ -78,7 +80,7 @@ def build(root, lines, monkeypatch):
 def no_site(monkeypatch):
     """Leaves jupyter-book out where a test is about notebooks alone."""
     monkeypatch.setattr(
-        site, "_make_site", lambda root, stage, build, names, key: build / "html" / "index.html"
+        site, "_make_site", lambda root, stage, build, *names: build / "html" / "index.html"
     )
 
 
@@ -162,6 +164,54 @@ def test_what_sphinx_has_read_serves_while_only_pages_change(build, root):
     edit(root / "_config.yml", "displayAlign: center", "displayAlign: left")
     build()
     assert read_at()["intro"] > third["intro"]
+
+
+@pytest.mark.parametrize("change", ["nothing", "page", "toc", "bibliography", "revision", "added"])
+def test_reading_depends_on_all_but_the_pages_text(root, monkeypatch, change):
+    stage = root / "book"
+    before = site._reading_key(root, stage, ["intro", "page"])
+    if change == "page":
+        edit(stage / "page.md", "# A page", "# Another page")
+    elif change == "toc":
+        edit(root / "_toc.yml", "- file: page", "- file: page\n  title: Other")
+    elif change == "bibliography":
+        edit(stage / "references.bib", "@", "% changed\n@")
+    elif change == "revision":
+        monkeypatch.setenv("LLBOOK_REVISION", "0123abc")
+    elif change == "added":
+        (stage / "image.svg").write_text("<svg/>")
+    after = site._reading_key(root, stage, ["intro", "page"])
+    assert (after == before) == (change in ("nothing", "page"))
+
+
+def test_reading_depends_on_the_package_and_what_is_installed(root, tmp_path, monkeypatch):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr("llbook.__file__", str(package / "__init__.py"))
+
+    def key():
+        return site._reading_key(root, root / "book", ["intro", "page"])
+
+    keys = [key()]
+    (package / "__init__.py").write_text('"""Other words."""')
+    keys.append(key())
+    (tmp_path / "sphinx_new-1.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    keys.append(key())
+    assert len(set(keys)) == 3
+
+
+def test_what_was_read_by_a_clock_since_set_back_is_read_again(build, root):
+    build()
+    folder = root / "build" / "sphinx"
+    assert (folder / "key").is_file()
+    tomorrow = time.time() + 86400
+    os.utime(folder / "key", (tomorrow, tomorrow))
+    read = folder / "_build" / ".doctrees" / "intro.doctree"
+    before = read.stat().st_mtime_ns
+    build()
+    assert read.stat().st_mtime_ns > before
 
 
 def test_launch_buttons_lead_to_what_the_build_makes(build, root, monkeypatch):

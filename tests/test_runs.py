@@ -60,7 +60,19 @@ def test_second_call_loads(store, lines):
     assert sorted(p.name for p in (store.folder / first.id).iterdir()) == ["arrays.npz", "run.json"]
 
 
+@pytest.mark.parametrize(
+    ("build", "available", "kind"),
+    [("2.13.0+cpu", True, "cpu"), ("2.13.0", False, "cpu"), ("2.13.0+cu130", True, "cuda")],
+)
+def test_device_is_that_of_the_installed_build(monkeypatch, build, available, kind):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: build)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: available)
+    assert runs.device_kind() == kind
+    assert runs.device_kind("cuda") == "cuda"
+
+
 def test_device_auto_is_the_device_it_comes_to(store, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "2.13.0")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     explicit = store.load_or_compute("toy", CONFIG, curves, CODE)
     automatic = store.load_or_compute("toy", CONFIG | {"device": "auto"}, never, CODE)

@@ -64,6 +64,7 @@ __all__ = [
     "build_folder",
     "changes",
     "commit",
+    "cores",
     "default_store",
     "device_kind",
     "device_name",
@@ -517,8 +518,14 @@ def device_name(kind: str) -> str:
             name = found[1]
     except OSError:
         pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name.strip()}, {cores} cores"
+    return f"{name.strip()}, {cores()} cores"
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:

@@ -17,6 +17,7 @@ __all__ = [
     "load_results",
     "machine_line",
     "phase_table",
+    "replay_ratios",
     "seeds_table",
     "speed_path",
     "target_table",
@@ -64,10 +65,11 @@ def machine_line(results: Numbers) -> str:
     products = ", ".join(f"{name} {number(rate / 1e9)} GFLOP/s" for name, rate in rates.items())
     memory = number(results["parts"]["machine"]["bytes_per_second"] / 1e9)
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    commit = results["commit"]["commit"]
+    commit, changed = results["commit"]["commit"], results["commit"]["dirty"]
+    origin = f" · commit {commit[:7]}" + " with changes" * bool(changed) if commit else ""
     return (
         f"{results['machine']} · matrix products: {products} · memory: {memory} GB/s · {versions} · "
-        f"{results['date'][:10]}" + (f" · commit {commit[:7]}" if commit else "")
+        f"{results['date'][:10]}{origin}"
     )
 
 
@@ -85,18 +87,24 @@ def target_table(results: Numbers) -> str:
         for case in parts["projection"].values()
         if "times_faster_than_programs" in case
     )
-    adjoint, replay = (
-        language["times_floor"]["adjoint"],
-        parts["growth"]["checkpoints_times_slower"],
+    bare = min(
+        case["times_faster_than_bare_programs"]
+        for case in parts["projection"].values()
+        if "times_faster_than_bare_programs" in case
     )
+    adjoint = language["times_floor"]["adjoint"]
+    replay = parts["growth"]["checkpoints_times_slower"]
+    long = max(replay_ratios(results))
+    checkpoints = "√T checkpoints: times the time of a trajectory in memory,"
     epoch, step = "perceptron, a search epoch:", "language model, a step:"
     rows: Iterable[tuple[str, float, float, bool]] = (
         (f"{epoch} times faster than (a)", perceptron["times_faster"], 400, True),
-        ("projection of a policy: times faster than quadratic programs", programs, 500, True),
+        ("projection of a policy: times faster than quadratic programs (a)", programs, 500, True),
+        ("the same without CVXPY around them", bare, 500, True),
         (f"{step} times faster than (a), fully batched", language["times_faster"]["ours"], 2, True),
         (
             f"{step} times faster than (a), 64 at once",
-            language["times_faster_than_64_at_once"],
+            language["times_faster"]["ours, than 64 at once"],
             2,
             True,
         ),
@@ -105,7 +113,8 @@ def target_table(results: Numbers) -> str:
         (f"{beside} perceptron of the paper's size", seeds["perceptron"]["times_one"], 2.5, False),
         (f"{beside} small perceptron", seeds["small perceptron"]["times_one"], 2.5, False),
         (f"{beside} language model", seeds["language model"]["times_one"], 2.5, False),
-        ("√T checkpoints: times the time of a trajectory in memory", replay, 1.4, False),
+        (f"{checkpoints} where the examples take the time", replay, 1.4, False),
+        (f"{checkpoints} where the parameters do, at most", long, 1.4, False),
         ("`import llbook`, seconds", parts["import"]["seconds"], 0.3, False),
     )
     return table(
@@ -120,6 +129,13 @@ def target_table(results: Numbers) -> str:
             for what, value, bound, least in rows
         ],
     )
+
+
+def replay_ratios(results: Numbers) -> list[float]:
+    """Along T, the seconds of an epoch with √T checkpoints over those without."""
+    growth, along = results["parts"]["growth"], "language model, T"
+    pairs = zip(growth[along]["seconds"], growth[f"{along}, checkpoints"]["seconds"], strict=True)
+    return [replayed / kept for kept, replayed in pairs]
 
 
 def phase_table(results: Numbers) -> str:
@@ -143,16 +159,16 @@ def phase_table(results: Numbers) -> str:
 def floor_table(results: Numbers) -> str:
     """A step of the language model: seconds, floors, and what the variants gain."""
     found = results["parts"]["language model"]
+    totals = {name: sum(seconds.values()) for name, seconds in found["seconds"].items()}
     rows = []
-    for name, seconds in found["seconds"].items():
-        total = sum(seconds.values())
-        faster = found["times_faster"].get(name)
+    for name, total in totals.items():
+        against = "described, half of γ zero" if "half" in name else "described"
         floor = total / sum(found["floor"].values()) if name == "ours" else None
         rows.append(
             (
                 name.replace("ours", "here").replace("described", "as described (a)"),
                 number(total),
-                "1" if faster is None else number(faster, 2),
+                number(totals[against] / total, 2),
                 "" if floor is None else number(floor, 2),
             )
         )

@@ -1,9 +1,9 @@
 """Executed notebooks and pages → the static site.
 
-Everything is made in fresh folders and takes the place of the site of before
-only when all of it succeeded: jupyter-book's incremental builds forget warnings
-and keep pages that are gone. What Sphinx has read of pages without a warning is kept,
-and serves as long as nothing but pages changes; all pages are always written. The site
+The site is made in a fresh folder and takes the place of the one of before only
+when all of it succeeded: jupyter-book's incremental builds forget warnings and keep
+pages that are gone. What Sphinx has read of pages without a warning is kept, and
+serves as long as nothing but pages changes; all pages are always written. The site
 needs no network: MathJax is part of it, and a page that would fetch anything from
 elsewhere is refused.
 """
@@ -110,8 +110,7 @@ def build(
         _write_execution(build_folder / "notebooks" / "execution.json", facts)
         stage = _stage(source, build_folder, documents, notebooks, facts)
         report(f"site: {len(documents)} pages, {len(notebooks)} of them notebooks")
-        key = _reading_key(root, stage, documents)
-        index = _make_site(root, stage, build_folder, notebooks, key)
+        index = _make_site(root, stage, build_folder, documents, notebooks)
         report(f"site: {index} ({time.perf_counter() - start:.1f} s in all)")
         return index
 
@@ -275,15 +274,21 @@ def launch_notebooks(
     (folder / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _make_site(root: Path, stage: Path, build_folder: Path, notebooks: list[str], key: str) -> Path:
-    # the lock is held, so what an interrupted build has left can go
-    work = build_folder / "sphinx"  # at its end: what was read, sealed with the key of its reading
-    seal = work / "key"
-    if known := seal.is_file() and seal.read_text(encoding="utf-8") == key:
-        seal.unlink()  # set again by a build that succeeds
-    else:
+def _make_site(
+    root: Path, stage: Path, build_folder: Path, documents: list[str], notebooks: list[str]
+) -> Path:
+    work = build_folder / "sphinx"  # after a build: what was read, sealed with the reading's key
+    seal, key = work / "key", _reading_key(root, stage, documents)
+    known = (
+        seal.is_file()
+        and seal.read_text(encoding="utf-8") == key
+        # else the clock was set back, and what is newer than the reading does not look it
+        and seal.stat().st_mtime_ns < stage.stat().st_mtime_ns
+    )
+    seal.unlink(missing_ok=True)  # set again by a build that succeeds
+    if not known:
         shutil.rmtree(work, ignore_errors=True)
-        work.mkdir()
+    work.mkdir(exist_ok=True)
     shutil.rmtree(work / "_build" / "html", ignore_errors=True)
     try:
         configuration = [
@@ -330,7 +335,8 @@ def _make_site(root: Path, stage: Path, build_folder: Path, notebooks: list[str]
                 before.rename(site)
             raise
         shutil.rmtree(before, ignore_errors=True)
-        seal.write_text(key, encoding="utf-8")
+        if key == _reading_key(root, stage, documents):  # nothing was edited meanwhile
+            seal.write_text(key, encoding="utf-8")
     finally:
         if not seal.is_file():
             shutil.rmtree(work, ignore_errors=True)

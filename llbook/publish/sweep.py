@@ -40,6 +40,7 @@ from llbook.experiments.runs import (
     NotStored,
     Run,
     commit,
+    cores,
     device_kind,
     device_name,
     stored_only,
@@ -323,8 +324,7 @@ def _cluster(
             with client:
                 yield client, 1
             return
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        most = workers or (1 if device_kind() == "cuda" else cores or 1)
+        most = workers or (1 if device_kind() == "cuda" else cores())
         number = min(most, tasks)
         build.mkdir(parents=True, exist_ok=True)
         with (
@@ -340,7 +340,7 @@ def _cluster(
             ) as cluster,
             distributed.Client(cluster, set_as_default=False) as client,
         ):
-            yield client, max(1, (cores or 1) // number)
+            yield client, max(1, cores() // number)
 
 
 def _results(
