@@ -46,7 +46,7 @@ AXES: dict[str, tuple[str, dict[str, int], Sequence[int]]] = {
     "perceptron, T": ("steps", PERCEPTRON, (500, 1000, 1500, 2000)),
     "perceptron, N": ("size", PERCEPTRON, (1024, 2048, 3072, 4096)),
     "perceptron, D": ("dimension", PERCEPTRON, (64, 128, 192, 256)),
-    "language model, N": ("size", LANGUAGE_MODEL, (128, 256, 384, 512)),
+    "language model, N": ("size", LANGUAGE_MODEL | {"steps": 6}, (128, 256, 384, 512)),
     "language model, V": ("vocabulary", LONG | {"steps": 32}, (1000, 2000, 3000, 4000)),
     "language model, T": ("steps", LONG, (24, 48, 72, 96)),
 }

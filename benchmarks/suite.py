@@ -183,7 +183,7 @@ def projection(device: str, *, steps: int = 2000, size: int = 4096, sample: int 
 
 
 def language_model(
-    device: str, *, size: int = 256, vocabulary: int = 1000, hidden: int = 128, rounds: int = 3
+    device: str, *, size: int = 256, vocabulary: int = 1000, hidden: int = 128, rounds: int = 2
 ) -> Numbers:
     """Forward and backward of one step of the search, against baseline (a) and counted FLOPs."""
     shape = {"size": size, "vocabulary": vocabulary, "hidden": hidden}

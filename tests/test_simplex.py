@@ -92,6 +92,11 @@ def test_leaves_its_argument_alone_and_takes_one_row():
     assert torch.equal(v, kept)
 
 
+def test_entries_as_far_apart_as_numbers_can_be():
+    v = torch.tensor([[3e38, -3e38, 3e38, 0.0]])
+    assert project(v).tolist() == [[0.5, 0.0, 0.5, 0.0]]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_names_the_row_that_is_not_finite(value, dtype):
