@@ -76,7 +76,7 @@ def test_execution_is_written_down(book):
 
 def test_nothing_is_written_outside_of_the_build_folder(book, files_before):
     assert {path.name for path in book.iterdir()} <= {
-        *("html", "notebooks", "notebooks-src", "runs", "stage", ".lock")
+        *("html", "notebooks", "notebooks-src", "runs", "sphinx", "stage", ".lock")
     }
     if files_before is None:
         pytest.skip("not a git checkout")
