@@ -73,6 +73,8 @@ def test_what_did_not_come_out_as_printed_is_not_called_reproduced():
     assert ratio.ours[0].endswith("`as-printed`")
     assert any("`headline`" in line for line in ratio.ours)
     assert by_item["Fig. 8a: γ = 0 where CT ≤ 0"].verdict == report.FAILED
+    # as printed SIM_t rises, but the area does not fall
+    assert by_item["Fig. 6a: largest SIM_t of the last policy"].verdict == report.CHANGED
 
 
 def test_a_setting_as_printed_that_gains_is_reproduced():

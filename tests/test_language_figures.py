@@ -247,6 +247,8 @@ def test_the_sentence_says_which_way_it_came_out():
     assert "it loses" in gain_sentence([made_up(fall=-0.08)])
     assert "did not descend there either" in gain_sentence([made_up(fall=-0.08)])
     assert "over-fitting" in gain_sentence([made_up(fall=0.08)])
+    near = RUN | {"history_desired_auc": 0.998 * RUN["history_auc"]}
+    assert "over-fitting" not in gain_sentence([near])
     assert "each of 2 seeds" in gain_sentence([made_up(fall=0.08), made_up(fall=0.07)])
 
 
@@ -291,6 +293,24 @@ def test_verdicts_grade_ar_zero_weights_and_similarity():
     }
     assert words(undefined)["Fig. 2, 5b"] == "not reproduced"
     assert words(undefined)["Fig. 8b"] == "undefined"
+
+
+def test_zero_weights_count_only_above_their_share_of_all_weights():
+    few = RUN | {"history_support_share": np.full(EPOCHS, 0.02)}
+    assert words(few)["Fig. 8b"] == "not reproduced"  # 97% against 98% of all
+    (row,) = [verdict for verdict in verdicts([few]) if "Fig. 8b" in verdict.item]
+    assert row.ours == "97%; 98% of all weights"
+
+
+def test_similarity_has_to_rise_to_the_end_over_enough_policies():
+    rising = {"history_cr": np.arange(1.0, 6.0), "history_similarity": np.arange(1.0, 6.0)}
+    assert words(RUN | rising)["Fig. 7b"] == "reproduced"
+    bent = rising | {"history_similarity": np.array([1.0, 2.0, 3.0, 4.1, 4.0])}
+    assert words(RUN | bent)["Fig. 7b"] == "in part"
+    assert words(RUN | rising, RUN | bent)["Fig. 7b"] == "in part"
+    few = {name: column[:4] for name, column in rising.items()}
+    assert words(RUN | few)["Fig. 7b"] == "undefined"
+    assert words(RUN | rising, RUN | few)["Fig. 7b"] == "in part"
 
 
 def test_verdict_of_the_heat_map_needs_one():

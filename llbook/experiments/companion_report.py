@@ -270,9 +270,9 @@ def claims(
     runs = [run.arrays for run in records[headline]]
     size = records[headline][0].config["data"]["size"]
     dropped = [float(np.mean(run["support"] < size)) for run in runs]
-    before, after = (
+    test, desired, future = (
         [spread(values(runs, name, place), 2) for place in (0, -1)]
-        for name in ("similarity", "future_similarity")
+        for name in ("similarity", "desired_similarity", "future_similarity")
     )
     by_item = _by_item(perceptron_report.verdicts(runs))
     zero, learned = (
@@ -306,7 +306,8 @@ def claims(
             (
                 "proved where the state depends on the totals of the weights alone; in general "
                 "with a remainder, and with λ for ∇L exactly",
-                f"mean SIM {before[0]} → {before[1]}; with λ {after[0]} → {after[1]}: {there}",
+                f"mean SIM {test[0]} → {test[1]} on the test, {desired[0]} → {desired[1]} on the desired "
+                f"examples; with λ {future[0]} → {future[1]}: {there}",
             ),
             CHANGED,
         ),
@@ -321,7 +322,7 @@ def claims(
             "Property 4.1: CT ≤ 0 gets no weight",
             "{prf:ref}`prop-ll-non-contributive`",
             "before convergence",
-            ("proved, as the law; with λ exactly", f"γ = 0 at {zero} of such (n, t): {there}"),
+            ("proved, as the law; with λ exactly", f"γ = 0 at such (n, t): {zero}: {there}"),
             CHANGED,
         ),
         Entry(
@@ -371,7 +372,7 @@ def pictures(records: Mapping[str, Sequence[Run]], headline: str = "headline") -
             "Fig. 1: area under the curve, and compression",
             "{numref}`fig-1`",
             "a drawing",
-            ("drawn from a run", f"CR {before} → {after}: `{headline}`"),
+            ("drawn from a run", f"CR {before} → {after} in the paper's unit: `{headline}`"),
             REPRODUCED,
         ),
         Entry(
@@ -383,7 +384,7 @@ def pictures(records: Mapping[str, Sequence[Run]], headline: str = "headline") -
             "rises",
             (
                 f"correlation {spread(follows, 2)}{', in part' if 0.3 < min(follows) <= 0.9 else ''} on "
-                f"the desired examples: `{headline}`",
+                f"the desired examples: `{headline}`, the one setting looked at",
             ),
             CHANGED if min(follows) > 0.9 else FAILED,
         ),

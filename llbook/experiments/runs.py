@@ -891,7 +891,10 @@ def _log(entry: Mapping[str, Any]) -> None:
 
 
 def commit() -> dict[str, Any]:
-    """The repository's commit and whether tracked files differ from it; None outside of git."""
+    """The repository's commit and whether tracked files differ from it; None outside of git.
+
+    Records are no source of a run, and change while several are written one after another.
+    """
     root = repository_root()
     unknown = {"commit": None, "dirty": None}
     if root is None or not (root / ".git").exists():
@@ -905,7 +908,10 @@ def commit() -> dict[str, Any]:
                 check=True,
                 timeout=60,
             ).stdout.strip()
-            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+            for arguments in (
+                ["rev-parse", "HEAD"],
+                ["status", "--porcelain", "-uno", "--", ".", ":(exclude)book/records"],
+            )
         )
     except (OSError, subprocess.SubprocessError):
         return unknown

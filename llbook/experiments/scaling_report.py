@@ -334,13 +334,13 @@ def verdicts(rungs: Sequence[Sequence[Scaling]], horizon: float) -> list[Verdict
             _graded(float(right.mean()), 1 - 1e-9, 0.5),
         ),
         Verdict(
-            "Table 2: |ΔB/B|",
+            "Table 2: ΔB/B",
             per_cent([-row["b"] for row in PAPER_LADDER]),
             per_cent(b),
             _sized(-float(np.mean(b)), float(paper_b)),
         ),
         Verdict(
-            "Table 2: |Δβ/β|",
+            "Table 2: Δβ/β",
             per_cent([row["beta"] for row in PAPER_LADDER]),
             per_cent(beta),
             _sized(float(np.mean(beta)), float(paper_beta)),
