@@ -79,7 +79,7 @@ def _project_rows(rows, out):  # pragma: no cover - compiled
             for n in range(width):
                 inside = target[n] > tau
                 total += np.float64(target[n] if inside else zero)
-                active += np.int32(inside)
+                active += int(inside)
             step = (total - 1.0) / active
             if step <= tau:
                 break
