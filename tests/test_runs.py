@@ -431,3 +431,23 @@ def test_folders(tmp_path, monkeypatch):
     assert runs.build_folder().name == "llbook"
     with pytest.raises(FileNotFoundError, match="LLBOOK_RECORDS"):
         runs.records_folder()
+
+
+def test_a_commit_counts_as_changed_by_anything_but_records(tmp_path, monkeypatch):
+    def git(*arguments):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True)
+
+    record, source = tmp_path / "book" / "records" / "one.npz", tmp_path / "code.py"
+    record.parent.mkdir(parents=True)
+    record.write_text("1")
+    source.write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    monkeypatch.setattr(runs, "repository_root", lambda: tmp_path)
+    assert runs.commit()["dirty"] is False
+    record.write_text("2")  # as while several are written one after another
+    assert runs.commit()["dirty"] is False
+    source.write_text("2")
+    assert runs.commit()["dirty"] is True
