@@ -230,8 +230,10 @@ import sys
 from distributed import LocalCluster
 
 if __name__ == "__main__":
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=None) as cluster:
         print(cluster.scheduler_address, flush=True)
+        sys.stdin.readline()
+        cluster.scale(1)
         sys.stdin.readline()
 """
 
@@ -251,9 +253,14 @@ def test_sweep_on_a_scheduler_that_is_there(tmp_path):
     try:
         address = cluster.stdout.readline().strip()
         arguments = ["sweep", "perceptron", "--profile", "smoke", "--scheduler", address]
-        result = run_llbook(*arguments, "-p", "seed=4,5", build=build)
-        assert result.returncode == 0, result.stderr
-        assert "2/2" in result.stdout
+        sweep = start(build, "-m", "llbook", *arguments, "-p", "seed=4,5")
+        seen = [sweep.stdout.readline(), sweep.stdout.readline()]
+        assert f"{address} has no workers so far: waiting" in seen[1]
+        cluster.stdin.write("\n")  # as a queue that gets round to it
+        cluster.stdin.flush()
+        output, errors = sweep.communicate(timeout=300)
+        assert sweep.returncode == 0, errors
+        assert "2/2" in output
         rows, _ = rows_of(build)
         assert [row["state"] for row in rows] == ["computed"] * 2
     finally:

@@ -201,6 +201,8 @@ def sweep(
     if waiting:
         batch = uuid.uuid4().hex  # names are common to all that use a scheduler
         with _cluster(settings.build, scheduler, workers, len(waiting)) as (client, threads):
+            if scheduler is not None and not client.ncores():  # they may yet come, from a queue
+                settings.report(f"scheduler {scheduler} has no workers so far: waiting for them")
             futures = {
                 client.submit(
                     _compute,
