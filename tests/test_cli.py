@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
@@ -516,3 +517,13 @@ def test_records_are_listed_and_written(build, tmp_path, monkeypatch):
     refused = call("records", "perceptron-other-*", "perceptron-tyo-seed2", expect=2).output
     assert "did you mean 'perceptron-toy-seed2'" in refused
     assert not [*tmp_path.glob("perceptron-other*")]
+
+
+def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path):
+    began = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
+    (tmp_path / "perceptron-20260131-120000-2").mkdir()
+    made = [runner._new_folders(tmp_path, "perceptron", began) for _ in range(3)]
+    assert [folder.name for folder, _ in made] == [
+        f"perceptron-20260131-120000{end}" for end in ("", "-3", "-4")
+    ]
+    assert all(unfinished.is_dir() and not folder.exists() for folder, unfinished in made)

@@ -12,6 +12,7 @@ import ast
 import difflib
 import importlib
 import io
+import itertools
 import json
 import os
 import platform
@@ -331,9 +332,7 @@ def run(
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": versions(LIBRARIES),
     }
-    folder = _new_folder(settings.build / "runs" / "notebooks", schema.notebook, began)
-    unfinished = folder.with_name(f".{folder.name}.partial")
-    unfinished.mkdir()
+    folder, unfinished = _new_folders(settings.build / "runs" / "notebooks", schema.notebook, began)
 
     def keep(state: str, runs: Sequence[Mapping[str, Any]] = ()) -> None:
         facts.update(state=state, seconds=round(time.perf_counter() - start, 3), runs=list(runs))
@@ -483,19 +482,24 @@ def _parameters_cell(name: str, source: str) -> list[tuple[str, Any, str]]:
     return found
 
 
-def _new_folder(parent: Path, notebook: str, date: datetime) -> Path:
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"cannot make the folder: {error.strerror}", str(parent)
-        ) from None
+def _new_folders(parent: Path, notebook: str, date: datetime) -> tuple[Path, Path]:
+    """A name that no folder has, and the folder to fill first, whose being there reserves the name."""
     stem = f"{notebook.replace('/', '-')}-{date:%Y%m%d-%H%M%S}"
-    number, folder = 1, parent / stem
-    while folder.exists() or folder.with_name(f".{folder.name}.partial").exists():
-        number += 1
-        folder = parent / f"{stem}-{number}"
-    return folder
+    for number in itertools.count(1):
+        folder = parent / (stem if number == 1 else f"{stem}-{number}")
+        unfinished = folder.with_name(f".{folder.name}.partial")
+        try:
+            unfinished.mkdir(parents=True)
+        except FileExistsError:
+            continue  # of a process that began in the same second
+        except OSError as error:
+            raise OSError(
+                error.errno, f"cannot make the folder: {error.strerror}", str(parent)
+            ) from None
+        if not folder.exists():
+            return folder, unfinished
+        unfinished.rmdir()
+    raise AssertionError("unreachable")
 
 
 def _mark(path: Path, state: str, why: str) -> None:
