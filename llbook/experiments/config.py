@@ -308,7 +308,7 @@ class _LanguageSearch(_Section):
     objective: Literal["sum", "mean"] = Field(
         "mean", description="the J that ε belongs to: Σ_t L_dsr(θ_t), or that over T"
     )
-    measure_every: int = Field(5, ge=1, le=10**6, description="epochs between measurements")
+    measure_every: int = Field(2, ge=1, le=10**6, description="epochs between measurements")
 
 
 class _Computation(_Section):

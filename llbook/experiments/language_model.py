@@ -82,7 +82,6 @@ LARGER: dict[str, dict[str, Any]] = {
         "hidden": 64,
         "epochs": 8,
         "step_size": 1.0,
-        "measure_every": 2,
     },
     "table-2-row-1": _TABLE_2,
     "table-2-row-2": _TABLE_2 | {"steps": 2000, "size": 2**13, "vocabulary": 4500},
