@@ -232,8 +232,14 @@ def zero_weights(run: Arrays) -> Figure:
     share = np.divide(
         run["idle_without_weight"], idle, where=idle > 0, out=np.full(len(idle), np.nan)
     )
-    right.plot(1 + run["curve_steps"][:-1], 100 * share, color=style.PAPER)
-    right.set(xlabel="step t + 1", xscale="log", title="last policy, step by step")
+    steps = run["curve_steps"][:-1]
+    right.set(title="last policy, step by step")
+    if steps[-1] < 500:  # less than two decades: the ticks of a logarithm would crowd
+        right.plot(steps, 100 * share, color=style.PAPER)
+        right.set(xlabel="step t")
+    else:
+        right.plot(1 + steps, 100 * share, color=style.PAPER)
+        right.set(xlabel="step t + 1", xscale="log")
     return figure
 
 
