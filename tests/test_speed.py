@@ -32,6 +32,11 @@ def test_targets_are_judged_by_their_own_side():
         "**not met** |"
     )
     assert next(row for row in rows if "search epoch: times its floor" in row).endswith("| met |")
+    growth = results["parts"]["growth"]
+    growth["language model, T"]["seconds"] = [1.0, 2.0]
+    growth["language model, T, checkpoints"]["seconds"] = [1.5, 2.0]
+    (row,) = (row for row in report.target_table(results).splitlines() if "parameters do" in row)
+    assert row.endswith("| 1.2 (1.00 to 1.50) | met |")  # 3.5 / 3
     results["parts"]["perceptron"] |= {"times_faster": 400.0, "times_floor": 2.6}
     rows = report.target_table(results).splitlines()
     assert next(row for row in rows if "search epoch: times faster" in row).endswith("| met |")

@@ -17,6 +17,7 @@ __all__ = [
     "load_results",
     "machine_line",
     "phase_table",
+    "replay_range",
     "replay_ratio",
     "seeds_table",
     "speed_path",
@@ -97,6 +98,7 @@ def target_table(results: Numbers) -> str:
     imported = max(0.0, parts["import"]["seconds"])  # a difference, which noise may turn
     checkpoints = "√T checkpoints: times the time of a trajectory in memory,"
     epoch, step = "perceptron, a search epoch:", "language model, a step:"
+    beyond = {f"{checkpoints} where the parameters do": replay_range(results)}
     rows: Iterable[tuple[str, float, float, bool]] = (
         (f"{epoch} times faster than (a)", perceptron["times_faster"], 400, True),
         ("projection of a policy: times faster than quadratic programs (a)", programs, 500, True),
@@ -123,7 +125,7 @@ def target_table(results: Numbers) -> str:
             (
                 what,
                 f"{'≥' if least else '≤'}\N{NO-BREAK SPACE}{bound:g}",
-                number(value, 2 if value < 100 else 3),
+                number(value, 2 if value < 100 else 3) + beyond.get(what, ""),
                 _verdict(value, bound, least=least),
             )
             for what, value, bound, least in rows
@@ -135,6 +137,18 @@ def replay_ratio(results: Numbers) -> float:
     """Along T, the seconds of all epochs with √T checkpoints over those of all without."""
     growth, along = results["parts"]["growth"], "language model, T"
     return sum(growth[f"{along}, checkpoints"]["seconds"]) / sum(growth[along]["seconds"])
+
+
+def replay_range(results: Numbers) -> str:
+    """The least and the greatest of the same ratio over the points along T, in brackets."""
+    growth, along = results["parts"]["growth"], "language model, T"
+    ratios = [
+        slow / fast
+        for slow, fast in zip(
+            growth[f"{along}, checkpoints"]["seconds"], growth[along]["seconds"], strict=True
+        )
+    ]
+    return f" ({number(min(ratios), 3)} to {number(max(ratios), 3)})"
 
 
 def phase_table(results: Numbers) -> str:
@@ -165,7 +179,8 @@ def floor_table(results: Numbers) -> str:
         floor = total / sum(found["floor"].values()) if name == "ours" else None
         rows.append(
             (
-                name.replace("ours", "here").replace("described", "as described (a)"),
+                name.replace("ours", "here").replace("described", "as described (a)")
+                + (", against the same" if "half" in name and "ours" in name else ""),
                 number(total),
                 number(totals[against] / total, 2),
                 "" if floor is None else number(floor, 2),

@@ -231,7 +231,14 @@ def study_gains(
             label=name,
         )
         axes.plot(
-            places[order], 100 * desired[order], color=line.get_color(), linestyle=":", alpha=0.8
+            places[order],
+            100 * desired[order],
+            color=line.get_color(),
+            linestyle=":",
+            marker=line.get_marker(),
+            markersize=4,
+            markerfacecolor="none",  # seen where a line is one point
+            alpha=0.8,
         )
         lost = order[np.isnan(test[order])]
         axes.plot(

@@ -159,26 +159,30 @@ def compression_fit(
     """Least squares for SIM = log(a / (b - CR)^c) with b > max CR (the form of Fig. 7).
 
     Returns:
-        (a, b, c) and r², or None where the fit does not converge.
+        (a, b, c) and r², or None where there is nothing to draw: the fit does not converge, is flat,
+        has a parameter at the border of what it may be, or leaves half of the variance.
     """
     keep = np.isfinite(ratio) & np.isfinite(similarity)
     x, y = ratio[keep], similarity[keep]
     if len(x) < 5 or np.ptp(x) == 0:
         return None
     top = float(x.max())
+    least, most = (1e-9, top * (1 + 1e-6), 0.0), (1e9, top * 10, 1e3)
     try:
         values, _ = curve_fit(
             _law,
             x,
             y,
             p0=(1.0, top + 0.1 * np.ptp(x), 0.1),
-            bounds=([1e-9, top * (1 + 1e-6), 0.0], [1e9, top * 10, 1e3]),
+            bounds=(least, most),
             maxfev=20000,
         )
     except RuntimeError:
         return None
-    left = float(((y - _law(x, *values)) ** 2).sum())
-    return values, 1 - left / float(((y - y.mean()) ** 2).sum())
+    quality = 1 - float(((y - _law(x, *values)) ** 2).sum() / ((y - y.mean()) ** 2).sum())
+    a, b, c = values
+    inside = 10 * least[0] < a < most[0] / 10 and b < 0.99 * most[1] and c > 1e-3
+    return (values, quality) if inside and quality >= 0.5 else None
 
 
 def similarity_against_compression(run: Arrays) -> Figure:
