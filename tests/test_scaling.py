@@ -1,6 +1,7 @@
 """Fitting scaling laws."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -248,6 +249,23 @@ def test_verdicts_follow_the_numbers():
         report.verdicts([], 1e7)
 
 
+def test_the_fall_of_b_is_judged_where_its_relative_change_is_saturated():
+    """ΔB/B of a factor of 30 and of 30,000 differ by three per cent of it only."""
+    good = report.scaling_of(BETTER, draws=1)
+    assert good.b_fall == pytest.approx(math.log(200 / 60), rel=0.1)
+
+    def verdict(factor):
+        old, new = good.found.laws
+        laws = (old, replace(new, log_b=old.log_b - math.log(factor)))
+        changed = replace(good, found=replace(good.found, laws=laws))
+        return report.verdicts([[changed]], 1e7)[2]
+
+    assert verdict(30).word == "reproduced"
+    assert verdict(30_000).word == "in part"
+    assert verdict(30).ours == "−96.7%; B₁/B₂ = 30"
+    assert verdict(0.5).word == "not reproduced"
+
+
 SHORT = BETTER | {name: BETTER[name][..., :11] for name in ("curve_steps", "test_curves")}
 
 
@@ -288,9 +306,13 @@ def test_sentences_follow_the_numbers():
     assert "B does not fall and β does not grow" in report.law_sentence(worse)
     noisy = [curve(200, 0.3, 2.0, noise=0.02), curve(60, 0.35, 2.0, noise=0.02)]
     inside = report.scaling_of(run(*noisy), draws=2)
-    assert "In none of 1 recorded run " in report.border_sentence([inside])
+    assert "ends inside" in report.border_sentence([inside])
+    assert "In none of 2 recorded runs " in report.border_sentence([inside, inside])
     faster = np.exp(-0.15 * np.log(np.maximum(STEPS, 1)) ** 2)
     border = report.scaling_of(run(faster, 0.9 * faster), draws=2)
+    assert "the live run the search ends at the border of what it may try for t₀ and for L₀:" in (
+        report.border_sentence([border], kind="live")
+    )
     assert report.border_sentence([inside, border]).startswith(
         "Of 2 recorded runs, the search ends at the last t₀ that it may try in 1, and at the least "
         "or the greatest L₀ in 1:"

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from llbook.data.stories import stories
 from llbook.experiments import language_report, perceptron_report, scaling_report
@@ -146,52 +145,43 @@ def perceptron_entries(
     found = []
     for verdict in own:
         item = verdict.item
-        words = {name: column[item].word for name, column in by_item.items() if item in column}
-        good = [name for name, word in words.items() if word in _GOOD and name != PRINTED]
-        lines = []
-        if PRINTED in words:
-            lines.append(_line(by_item[PRINTED][item], f"`{PRINTED}`"))
-        if good:
-            lines.append(_line(by_item[good[0]][item], f"`{good[0]}`"))
-            if others := ", ".join(f"`{name}`" for name in good[1:]):
-                lines.append(f"so too in {others}")
-        elif rest := {name: word for name, word in words.items() if name != PRINTED}:
-            part = [name for name, word in rest.items() if word == "in part"]
-            lines.append(
-                f"in part in {', '.join(f'`{name}`' for name in part)}"
-                if part
-                else f"in none of {len(rest)} other settings"
-            )
+        column = {name: of[item] for name, of in by_item.items() if item in of}
+        lines, good = _settings_lines(column, PRINTED)
         lines.append(_line(verdict, f"this build, `{profile}`"))
         changed = bool(good) or (full and verdict.word in _GOOD)
-        tried = bool(words) or full
-        word = REPRODUCED if words.get(PRINTED) in _GOOD else CHANGED if changed else FAILED
+        tried = bool(column) or full
+        word = REPRODUCED if PRINTED in good else CHANGED if changed else FAILED
         found.append(_entry(verdict, lines, word if tried else SMALLER))
     return found
 
 
 def language_entries(records: Mapping[str, Sequence[Run]], live: Run, profile: str) -> list[Entry]:
-    """The language model's figures: the largest recorded setting, and this build's run.
+    """The language model's figures: recorded settings, the largest of them first, and this build's run.
 
-    A record at :data:`PAPER_SCALE` is judged as it stands. A smaller one can show an item
-    *under stated changes*, that of scale; if it does not, the item counts as not attempted.
+    A largest one at :data:`PAPER_SCALE` is judged as it stands. Smaller settings can show an item
+    *under stated changes*, that of scale; if none does, the item counts as not attempted.
     """
     largest = max(records, key=lambda name: _scale(records[name][0]))
     own = _by_item(language_report.verdicts([live.arrays]))
-    recorded = _by_item(language_report.verdicts([run.arrays for run in records[largest]]))
+    by_item = {
+        name: _by_item(language_report.verdicts([run.arrays for run in runs]))
+        for name, runs in records.items()
+    }
     config = records[largest][0].config
     sizes = config["data"] | config["training"]
     full = all(sizes[name] >= least for name, least in PAPER_SCALE.items())
     found = []
-    for item, verdict in (own | recorded).items():
-        lines = []
-        if item in recorded:
-            lines.append(_line(recorded[item], f"`{largest}`"))
+    for item, verdict in (own | by_item[largest]).items():
+        column = {name: of[item] for name, of in by_item.items() if item in of}
+        lines, good = _settings_lines(column, largest)
         if item in own:
             lines.append(_line(own[item], f"this build, `{profile}`"))
-        word = verdict.word in _GOOD
-        judged = (REPRODUCED if word else FAILED) if full else CHANGED if word else SMALLER
-        found.append(_entry(verdict, lines, judged))
+        if full and largest in column:
+            word = REPRODUCED if largest in good else FAILED
+        else:
+            shown = bool(good) or (item in own and own[item].word in _GOOD)
+            word = CHANGED if shown else SMALLER
+        found.append(_entry(verdict, lines, word))
     return found
 
 
@@ -358,11 +348,13 @@ def claims(
 def pictures(records: Mapping[str, Sequence[Run]], headline: str = "headline") -> list[Entry]:
     """Drawings, and the summary plot of similarity against compression, on recorded perceptron runs.
 
-    Figure 3B counts as shown with a correlation above 0.9 in every run (in part: 0.3), as Figure 7 does.
+    Figure 3B counts as shown with a rank correlation above 0.9 in every run (in part: 0.3), as Figure 7 does.
     """
     runs = [run.arrays for run in records[headline]]
     follows = [
-        _correlation(1 / run["history_desired_auc"], run["history_desired_similarity"])
+        language_report.rank_correlation(
+            1 / run["history_desired_auc"], run["history_desired_similarity"]
+        )
         for run in runs
     ]
     before, after = (spread(values(runs, "cr_mixed", place)) for place in (0, -1))
@@ -383,8 +375,8 @@ def pictures(records: Mapping[str, Sequence[Run]], headline: str = "headline") -
             "{numref}`fig-ll-similarity`",
             "rises",
             (
-                f"correlation {spread(follows, 2)}{', in part' if 0.3 < min(follows) <= 0.9 else ''} on "
-                f"the desired examples: `{headline}`, the one setting looked at",
+                f"rank correlation {spread(follows, 2)} on the desired examples"
+                f"{', in part' if 0.3 < min(follows) <= 0.9 else ''}: `{headline}`, the one setting looked at",
             ),
             CHANGED if min(follows) > 0.9 else FAILED,
         ),
@@ -408,6 +400,22 @@ def _by_item(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
     return {verdict.item: verdict for verdict in verdicts}
 
 
+def _settings_lines(column: Mapping[str, Verdict], first: str) -> tuple[list[str], list[str]]:
+    """What an item's verdicts in recorded settings, ``first`` at their head, say; and which are good."""
+    good = [name for name, verdict in column.items() if verdict.word in _GOOD]
+    others = [name for name in column if name != first]
+    lines = [_line(column[first], f"`{first}`")] if first in column else []
+    if also := [name for name in good if name != first]:
+        lines.append(_line(column[also[0]], f"`{also[0]}`"))
+        if more := ", ".join(f"`{name}`" for name in also[1:]):
+            lines.append(f"so too in {more}")
+    elif part := [f"`{name}`" for name in others if column[name].word == "in part"]:
+        lines.append(f"in part in {', '.join(part)}")
+    elif others:
+        lines.append(f"in none of {len(others)} other settings")
+    return lines, good
+
+
 def _line(verdict: Verdict, where: str) -> str:
     note = f", {verdict.word}" if verdict.word in ("exceeded", "in part") else ""
     return f"{verdict.ours}{note}: {where}"
@@ -420,9 +428,3 @@ def _entry(verdict: Verdict, lines: Sequence[str], word: str) -> Entry:
 
 def _scale(run: Run) -> int:
     return int(run.config["training"]["steps"] * run.config["data"]["size"])
-
-
-def _correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    return float(np.corrcoef(x, y)[0, 1])

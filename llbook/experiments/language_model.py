@@ -212,6 +212,7 @@ class _Measure(Collector):
                 "weight_spread": torch.stack(spread, 1),
                 "weight_quantiles": quantiles,
                 "heat_map": policy[columns][:, rows].T.contiguous(),
+                "heat_map_contributes": (instant[columns][:, rows] > 0).T.contiguous(),
                 "heat_map_examples": rows,
                 "heat_map_steps": columns,
             }
@@ -251,7 +252,8 @@ def compute(
         (Σ_t γ of the last policy) and ``example_contribution`` (mean CT over t);
         ``weight_spread`` (Q, T), the quantiles ``weight_quantiles`` (Q,) of
         N γ_{n,t} over n; the ``heat_map`` is of examples whose contribution is
-        positive at half of the steps or more, at ``heat_map_steps``.
+        positive at half of the steps or more, at ``heat_map_steps``, and
+        ``heat_map_contributes`` says at which cells it is.
     """
     if examples is None:
         examples = load_examples(config)[1]

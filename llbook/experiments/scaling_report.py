@@ -90,13 +90,18 @@ class Scaling:
     reason: str = ""
 
     @property
-    def b_change(self) -> float:
-        """B of the near-optimal law over that of the conventional one, minus one."""
+    def b_fall(self) -> float:
+        """ln(B₁/B₂), conventional over near-optimal: above zero where B falls, and without a bound."""
         if self.found is None:
             return math.nan
         old, new = self.found.laws
+        return old.log_b - new.log_b
+
+    @property
+    def b_change(self) -> float:
+        """B of the near-optimal law over that of the conventional one, minus one."""
         with np.errstate(over="ignore"):
-            return float(np.expm1(new.log_b - old.log_b))
+            return float(np.expm1(-self.b_fall))
 
     @property
     def beta_change(self) -> float:
@@ -168,13 +173,23 @@ def law_sentence(run: Scaling) -> str:
     return f"**In this run B {b} and β {beta}**; in the paper B falls and β grows."
 
 
-def border_sentence(runs: Sequence[Scaling]) -> str:
-    """In how many recorded runs the search for t_0 and L_0 ended at its border."""
+def border_sentence(runs: Sequence[Scaling], kind: str = "recorded") -> str:
+    """In how many runs, of that ``kind``, the search for t_0 and L_0 ended at its border."""
     fitted = [run.found for run in runs if run.found is not None]
     if not fitted:
         return ""
     t0, l0 = (sum(found.at_border[i] for found in fitted) for i in (0, 1))
-    count = f"{len(fitted)} recorded run{'s' * (len(fitted) > 1)}"
+    if len(fitted) == 1:
+        ends = [
+            name for name, there in zip(("t₀", "L₀"), fitted[0].at_border, strict=True) if there
+        ]
+        if not ends:
+            return f"In the {kind} run the search ends inside of what it may try."
+        return (
+            f"In the {kind} run the search ends at the border of what it may try for "
+            f"{' and for '.join(ends)}: there the highest r² is no maximum."
+        )
+    count = f"{len(fitted)} {kind} runs"
     if not t0 + l0:
         return f"In none of {count} does the search end at the border of what it may try."
     return (
@@ -283,7 +298,8 @@ def verdicts(rungs: Sequence[Sequence[Scaling]], horizon: float) -> list[Verdict
 
     The rules. r²: above 0.99 in every run, in part above 0.95. Directions of B and β: those
     of the paper in every run, in part in more than half. Sizes: the mean within a factor
-    of :data:`FACTOR` of the paper's mean over its ladder, in part if of its sign. AR along
+    of :data:`FACTOR` of the paper's mean over its ladder, in part if of its sign; for B the mean
+    of ln(B₁/B₂), since ΔB/B cannot go below −1. AR along
     the ladder: each rung's mean above the one before, in part if the last is above the first.
     Eq. 9: within :data:`CLOSE` of the measured AR in every run, in part within :data:`FACTOR`.
     The extrapolation counts as attempted if the longest run has a thousandth of its steps. A run
@@ -300,8 +316,11 @@ def verdicts(rungs: Sequence[Sequence[Scaling]], horizon: float) -> list[Verdict
     missing = f"; {NO_LAW} in {len(runs) - len(fitted)}" if len(fitted) < len(runs) else ""
     r2 = [law.r2 for run in fitted if run.found for law in run.found.laws]
     right = np.array([run.b_change < 0 < run.beta_change for run in runs])
-    b, beta = ([getattr(run, name) for run in fitted] for name in ("b_change", "beta_change"))
-    paper_b, paper_beta = (np.mean([row[name] for row in PAPER_LADDER]) for name in ("b", "beta"))
+    b, fall, beta = (
+        [getattr(run, name) for run in fitted] for name in ("b_change", "b_fall", "beta_change")
+    )
+    paper_fall = -np.log1p([-row["b"] for row in PAPER_LADDER])
+    paper_beta = np.mean([row["beta"] for row in PAPER_LADDER])
     means = [float(np.mean([run.measured for run in rung])) for rung in rungs]
     off = [
         math.exp(abs(math.log(run.predicted() / run.measured)))
@@ -316,9 +335,10 @@ def verdicts(rungs: Sequence[Sequence[Scaling]], horizon: float) -> list[Verdict
             PAPER_LAWS["steps"],
         )
     )
+    measured = next(row["ar"] for row in PAPER_LADDER if row["steps"] == PAPER_LAWS["steps"])
     longest = max(run.steps for run in runs)
     if not fitted:
-        r2, b, beta, off = [0.0], [math.nan], [math.nan], [math.inf]
+        r2, b, fall, beta, off = [0.0], [math.nan], [math.nan], [math.nan], [math.inf]
     whole = -math.inf if missing else 0.0  # fails what is asked of every run
     found = [
         Verdict(
@@ -335,9 +355,9 @@ def verdicts(rungs: Sequence[Sequence[Scaling]], horizon: float) -> list[Verdict
         ),
         Verdict(
             "Table 2: ΔB/B",
-            per_cent([-row["b"] for row in PAPER_LADDER]),
-            per_cent(b),
-            _sized(-float(np.mean(b)), float(paper_b)),
+            per_cent([-row["b"] for row in PAPER_LADDER]) + _factor(paper_fall),
+            per_cent(b) + _factor(fall),
+            _sized(float(np.mean(fall)), float(np.mean(paper_fall))),
         ),
         Verdict(
             "Table 2: Δβ/β",
@@ -361,8 +381,8 @@ def verdicts(rungs: Sequence[Sequence[Scaling]], horizon: float) -> list[Verdict
         ),
         Verdict(
             "Eq. 9 against the measured AR",
-            f"{number(own, 2)} by its printed laws, 2.41 measured",
-            f"apart by a factor of {spread(off)}{missing}",
+            f"{number(own, 2)} by its printed laws, {number(measured)} measured",
+            f"apart by a factor of {spread(off, 4)}{missing}",
             _graded(-max(off) + whole, -CLOSE, -FACTOR),
         ),
         Verdict(
@@ -385,6 +405,13 @@ def verdicts(rungs: Sequence[Sequence[Scaling]], horizon: float) -> list[Verdict
 
 def _graded(value: float, full: float, part: float) -> str:
     return "reproduced" if value >= full else "in part" if value >= part else "not reproduced"
+
+
+def _factor(fall: Sequence[float] | NDArray[Any]) -> str:
+    """B₁/B₂ from its logarithms: geometric mean and range."""
+    with np.errstate(over="ignore"):
+        mean, low, high = (number(np.exp(of(fall)), 2) for of in (np.mean, np.min, np.max))
+    return f"; B₁/B₂ = {mean}" + (f" ({low} to {high})" if len(fall) > 1 else "")
 
 
 def _sized(value: float, paper: float) -> str:
