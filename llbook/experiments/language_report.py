@@ -267,12 +267,12 @@ def largest_similarity_verdict(item: str, paper: float, runs: Sequence[Arrays]) 
     It counts only if, in every run, the search gains on the test set and the largest SIM_t is
     above that under conventional learning; in part at most unless it is so by :data:`FACTOR`.
     """
-    start, top = ([_largest(run["similarity"][place]) for run in runs] for place in (0, -1))
-    rises = [after / before for before, after in zip(start, top, strict=True)]
-    word = against(
-        float(np.mean(top)), paper, gain(area_changes(runs)) == "gain" and min(rises) > 1
+    start, top = (
+        np.array([_largest(run["similarity"][place]) for run in runs]) for place in (0, -1)
     )
-    if word != "not reproduced" and min(rises) <= FACTOR:
+    grows = gain(area_changes(runs)) == "gain" and bool((top > start).all())
+    word = against(float(np.mean(top)), paper, grows)
+    if grows and not (top > FACTOR * start).all():
         word = "in part"
     return Verdict(
         item,
