@@ -26,7 +26,7 @@ import llbook
 def main(parts: tuple[str, ...], device: str, output: Path) -> None:
     """Measure the PARTS named, or all of them."""
     from benchmarks.suite import ON_A_CPU, PARTS
-    from llbook.experiments.runs import commit, device_name, versions
+    from llbook.runs.store import commit, device_name, versions
 
     if unknown := [part for part in parts if part not in PARTS]:
         raise click.BadParameter(

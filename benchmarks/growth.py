@@ -18,13 +18,12 @@ import numba
 import numpy as np
 import torch
 
-from llbook.experiments.config import PerceptronConfig
-from llbook.experiments.perceptron import build_task
-from llbook.experiments.runs import cores
+from llbook.experiments.perceptron import PerceptronConfig, build_task
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.search import search
 from llbook.optimal.simplex import project
+from llbook.runs.store import cores
 from llbook.tasks.task import Task
 from llbook.tasks.transformer import Architecture, Transformer, initial_parameters
 

@@ -20,8 +20,7 @@ from benchmarks import growth
 from benchmarks.baselines import PHASES, AsDescribed, BareProgram, project_by_sorting, unrolled
 from benchmarks.floors import bandwidth, four_products, gemm_rate, take_turns, transformer_flops
 from benchmarks.growth import transformer
-from llbook.experiments.config import PerceptronConfig
-from llbook.experiments.perceptron import build_task
+from llbook.experiments.perceptron import PerceptronConfig, build_task
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.search import search

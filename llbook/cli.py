@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 import llbook
-from llbook.experiments.runs import build_folder, repository_root
+from llbook.runs.store import build_folder, repository_root
 
 __all__ = ["main"]
 
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def _profile(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    from llbook.experiments.config import PROFILES
+    from llbook.publish.profiles import PROFILES
 
     if value not in PROFILES:
         raise click.BadParameter(f"got {value!r}; expected one of {', '.join(PROFILES)}")
@@ -80,7 +80,7 @@ def build(profile: str, force: bool, timeout: int) -> None:
 
     Everything is written below build/ of the repository, or LLBOOK_BUILD.
     """
-    from llbook.experiments.config import overrides
+    from llbook.publish.profiles import overrides
 
     root = _root()
     from llbook.publish.notebooks import NotebookError
@@ -198,7 +198,7 @@ def search(notebook: str, given: tuple[str, ...], file: Path | None, profile: st
     goes on from its last epoch, with as many processes as there are then.
     """
     schema, values = _parameters(notebook, profile, file, given)
-    from llbook.experiments.config import LanguageModelConfig
+    from llbook.experiments.language_model import LanguageModelConfig
     from llbook.optimal import distributed
 
     try:
@@ -286,7 +286,7 @@ def sweep(
     if scheduler is not None and workers is not None:
         raise click.UsageError("--workers is for this machine: a scheduler has its own")
     schema, base = _parameters(notebook, profile, None, ())
-    from llbook.experiments.config import ParameterError
+    from llbook.parameters import ParameterError
     from llbook.publish import sweep as sweeps
     from llbook.publish.notebooks import Settings
 
@@ -338,7 +338,7 @@ def records(patterns: tuple[str, ...]) -> None:
     an interrupted search goes on. Without a NAME: lists them, and which there are.
     """
     from llbook.experiments import language_model, perceptron
-    from llbook.experiments.runs import record_path
+    from llbook.runs.store import record_path
 
     writers = dict.fromkeys(perceptron.recorded_configs(), perceptron.write_records)
     writers |= dict.fromkeys(
@@ -407,8 +407,8 @@ def show(id: str, as_json: bool) -> None:
 
     ID may be the beginning of one.
     """
-    from llbook.experiments.runs import DamagedRun
     from llbook.publish import listing
+    from llbook.runs.store import DamagedRun
 
     try:
         shown = listing.show(build_folder(), id)
@@ -436,7 +436,7 @@ def show(id: str, as_json: bool) -> None:
 def why(notebook: str, given: tuple[str, ...], file: Path | None, profile: str) -> None:
     """Say whether a run is in the store and, where it is not, what the stored ones have otherwise."""
     schema, values = _parameters(notebook, profile, file, given)
-    from llbook.experiments.runs import NotStored, stored_only
+    from llbook.runs.store import NotStored, stored_only
 
     try:
         function = schema.stored_run()
@@ -516,8 +516,9 @@ def _parameters(
     notebook: str, profile: str, file: Path | None, given: Sequence[str]
 ) -> tuple[Any, dict[str, Any]]:
     """Schema of a notebook and the checked values, or exit status 2."""
-    from llbook.experiments.config import ParameterError, overrides
+    from llbook.parameters import ParameterError
     from llbook.publish import runner
+    from llbook.publish.profiles import overrides
 
     source = _root() / "book"
     try:
@@ -541,7 +542,7 @@ def _parameters(
 
 
 def _assignment(text: str) -> tuple[str, str]:
-    from llbook.experiments.config import ParameterError
+    from llbook.parameters import ParameterError
 
     name, equals, value = text.partition("=")
     if not equals or not name:

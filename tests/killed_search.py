@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from llbook.experiments import config as configs
+from llbook.experiments.language_model import LanguageModelConfig
+from llbook.experiments.perceptron import PerceptronConfig
 from llbook.optimal import checkpoint as checkpoints
 from llbook.optimal.checkpoint import load_checkpoint
 
@@ -38,8 +39,8 @@ def main(folder, kind, flat, kills):
     torch.set_num_threads(1)
     experiment = importlib.import_module(f"llbook.experiments.{kind}")
     config = {
-        "perceptron": configs.PerceptronConfig,
-        "language_model": configs.LanguageModelConfig,
+        "perceptron": PerceptronConfig,
+        "language_model": LanguageModelConfig,
     }[kind].from_flat(json.loads(flat))
     folder, generator = Path(folder), random.Random(0)
     checkpoint, begun = folder / "search.safetensors", folder / "begun"

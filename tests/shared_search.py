@@ -12,7 +12,7 @@ import numpy as np
 import torch.distributed as dist
 
 from llbook.experiments import language_model
-from llbook.experiments.config import LanguageModelConfig
+from llbook.experiments.language_model import LanguageModelConfig
 from llbook.optimal import distributed
 from llbook.optimal.distributed import Shared, SharedTrajectory
 from llbook.optimal.process import constant_policy, train

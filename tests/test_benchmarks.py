@@ -19,12 +19,11 @@ from benchmarks.baselines import (
 )
 from benchmarks.floors import gemm_rate, take_turns, transformer_flops
 from benchmarks.growth import fit_line, transformer
-from llbook.experiments import speed_report
-from llbook.experiments.config import PerceptronConfig
-from llbook.experiments.perceptron import build_task
+from llbook.experiments.perceptron import PerceptronConfig, build_task
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import train
 from llbook.optimal.simplex import project
+from llbook.report import speed as speed_report
 
 STEPS = 6
 

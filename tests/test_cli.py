@@ -23,9 +23,10 @@ from filelock import FileLock
 
 import llbook.cli
 from llbook.cli import main
-from llbook.experiments.config import Experiment, overrides
-from llbook.experiments.runs import RunStore
+from llbook.parameters import Parameters
 from llbook.publish import runner
+from llbook.publish.profiles import overrides
+from llbook.runs.store import RunStore
 
 NOTEBOOK = """---
 jupytext:
@@ -54,7 +55,7 @@ print("thinking", file=sys.stderr)
 print(12 // (count - 7))
 ```
 """
-CODE = ("llbook.experiments.runs",)
+CODE = ("llbook.runs.store",)
 
 
 @pytest.fixture
@@ -165,7 +166,7 @@ def test_names_and_types_of_parameters(tmp_path):
 @pytest.mark.parametrize("name", runner.notebook_names(ROOT / "book"))
 def test_params_of_every_notebook(build, name):
     schema = runner.schema(ROOT / "book", name)
-    assert schema.model is not Experiment
+    assert schema.model is not Parameters
     listed = json.loads(call("params", name, "--json").output)
     assert [p["short"] for p in listed] == list(schema.parameters)
     text = call("params", name).output
@@ -500,7 +501,7 @@ def test_module_is_the_command(tmp_path):
 
 def test_records_are_listed_and_written(build, tmp_path, monkeypatch):
     from llbook.experiments import perceptron
-    from llbook.experiments.runs import load_record
+    from llbook.runs.store import load_record
 
     monkeypatch.setenv("LLBOOK_RECORDS", str(tmp_path))
     small = {"size": 16, "desired_size": 8, "dimension": 4, "steps": 9, "epochs": 2}

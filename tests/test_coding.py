@@ -10,9 +10,8 @@ import pytest
 import torch
 
 import llbook
-from llbook.data.stories import SEPARATOR, grammar_stories, read_stories, stories
-from llbook.experiments import coding
-from llbook.experiments.coding import (
+from llbook.compression import coding
+from llbook.compression.coding import (
     CorruptStreamError,
     LabelCoder,
     LanguageCoder,
@@ -27,7 +26,8 @@ from llbook.experiments.coding import (
     read_header,
     split_words,
 )
-from llbook.experiments.runs import repository_root
+from llbook.data.stories import SEPARATOR, grammar_stories, read_stories, stories
+from llbook.runs.store import repository_root
 
 SMALL = LanguageCoder(vocabulary=11, lanes=4, window=6, hidden=8, heads=2)
 
@@ -120,7 +120,7 @@ def test_code_length_is_the_codes_length(text, coded):
 def test_a_second_process_needs_the_stream_and_the_seed_alone(tmp_path, text, coded):
     (tmp_path / "stream").write_bytes(coded[0])
     program = (
-        "import pathlib, sys; from llbook.experiments.coding import decode_text;"
+        "import pathlib, sys; from llbook.compression.coding import decode_text;"
         "stream = pathlib.Path('stream').read_bytes();"
         "pathlib.Path('text').write_bytes(decode_text(stream, seed=int(sys.argv[1])).encode())"
     )

@@ -8,10 +8,12 @@ import pytest
 from conftest import ROOT
 from test_notebooks import parameter_cell
 
-from llbook.experiments import companion_report as report
-from llbook.experiments import language_model, perceptron, perceptron_report
-from llbook.experiments.config import PROFILES, CompanionConfig, overrides
-from llbook.experiments.runs import Run
+from llbook.experiments import language_model, perceptron
+from llbook.publish.profiles import PROFILES, overrides
+from llbook.report import companion as report
+from llbook.report import perceptron as perceptron_report
+from llbook.report.companion import CompanionConfig
+from llbook.runs.store import Run
 
 PERCEPTRON, LANGUAGE = perceptron.load_records(), language_model.load_records()
 LIVE = PERCEPTRON["headline"][0]

@@ -4,14 +4,10 @@ import types
 
 import pytest
 
-from llbook.experiments.config import (
-    LanguageModelConfig,
-    ParameterError,
-    PerceptronConfig,
-    from_notebook,
-    overrides,
-)
-from llbook.experiments.perceptron import recorded_configs
+from llbook.experiments.language_model import LanguageModelConfig
+from llbook.experiments.perceptron import PerceptronConfig, recorded_configs
+from llbook.parameters import ParameterError, from_notebook
+from llbook.publish.profiles import overrides
 
 
 def test_flat_and_dotted_names_correspond():

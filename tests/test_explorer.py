@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from test_notebooks import parameter_cell
 
-from llbook.experiments.config import PROFILES, ExplorerConfig, PerceptronConfig, overrides
-from llbook.experiments.explorer import EXAMPLES, STEPS, perceptron_explorer, sample
-from llbook.experiments.perceptron import build_task
+from llbook.experiments.explorer import EXAMPLES, STEPS, ExplorerConfig, perceptron_explorer, sample
+from llbook.experiments.perceptron import PerceptronConfig, build_task
 from llbook.figures import explorer as figures
 from llbook.optimal.search import search
+from llbook.publish.profiles import PROFILES, overrides
 
 SMALL = {"size": 300, "dimension": 4, "desired_size": 20, "steps": 120, "step_size": 1e-2}
 

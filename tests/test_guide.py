@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 from llbook.data.stories import SEPARATOR, grammar_stories
-from llbook.experiments.runs import RunStore
+from llbook.runs.store import RunStore
 
 GUIDE = (ROOT / "book" / "guide.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
@@ -39,7 +39,7 @@ SMALLER = {
 # The paper's scales as those of the profile smoke.
 TOY_SCALE = """
 from llbook.experiments import language_model
-from llbook.experiments.config import overrides
+from llbook.publish.profiles import overrides
 
 for name in language_model.LARGER:
     language_model.LARGER[name] = overrides("smoke", "language_model")

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from test_notebooks import parameter_cell
 
-from llbook.experiments.config import LanguageModelConfig, ParameterError
-from llbook.experiments.language_report import (
+from llbook.experiments.language_model import LanguageModelConfig
+from llbook.figures import language_model as figures
+from llbook.figures import perceptron as shared
+from llbook.parameters import ParameterError
+from llbook.report.language_model import (
     area_changes,
     comparison,
     corpus_notice,
@@ -25,11 +28,9 @@ from llbook.experiments.language_report import (
     used_examples,
     verdicts,
 )
-from llbook.experiments.reporting import small_print
-from llbook.experiments.runs import Run
-from llbook.experiments.study import Study, Trial, load_study, make_study
-from llbook.figures import language_model as figures
-from llbook.figures import perceptron as shared
+from llbook.report.numbers import small_print
+from llbook.report.study import Study, Trial, load_study, make_study
+from llbook.runs.store import Run
 
 SIZE, STEPS, EPOCHS = 24, 40, 6
 

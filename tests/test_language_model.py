@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from llbook.experiments.config import LanguageModelConfig
-from llbook.experiments.language_model import compute, load_examples, precision_errors
+from llbook.experiments.language_model import (
+    LanguageModelConfig,
+    compute,
+    load_examples,
+    precision_errors,
+)
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.checkpoint import (
     decode_policy,

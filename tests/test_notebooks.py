@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from llbook.experiments.config import _OVERRIDES, PerceptronConfig
-from llbook.experiments.runs import repository_root
+from llbook.experiments.perceptron import PerceptronConfig
+from llbook.publish.profiles import _OVERRIDES
+from llbook.runs.store import repository_root
 
 BOOK = repository_root() / "book"
 CELL = re.compile(r"```\{code-cell\} ipython3\n:tags: \[parameters[^\]]*\]\n(.*?)```", re.DOTALL)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from llbook.experiments import language_model, perceptron
-from llbook.experiments.runs import load_record, record_path, records_folder
-from llbook.experiments.speed_report import speed_path
-from llbook.experiments.study import study_path
 from llbook.measures.law import contributions, similarity
 from llbook.optimal.process import constant_policy, train
+from llbook.report.speed import speed_path
+from llbook.report.study import study_path
+from llbook.runs.store import load_record, record_path, records_folder
 
 PERCEPTRON = perceptron.recorded_configs()
 # records of larger runs are welcome, not asked for

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from llbook.experiments import runs
-from llbook.experiments.runs import (
+from llbook.runs import store as runs
+from llbook.runs.store import (
     DamagedRun,
     NotStored,
     RunStore,
@@ -22,7 +22,7 @@ from llbook.experiments.runs import (
     save_record,
 )
 
-CODE = ("llbook.experiments.runs",)
+CODE = ("llbook.runs.store",)
 CONFIG = {"seed": 0, "search": {"epochs": 3, "step": 0.5}, "device": "cpu"}
 
 
@@ -286,14 +286,14 @@ def test_lock_is_free_afterwards(store):
 
 WORKER = """
 import sys, time, pathlib, numpy as np
-from llbook.experiments.runs import RunStore
+from llbook.runs.store import RunStore
 folder = pathlib.Path(sys.argv[1])
 def compute():
     with open(folder / "calls", "a") as file:
         file.write("x")
     time.sleep(0.5)
     return {"a": np.arange(4)}
-run = RunStore(folder).load_or_compute("toy", {"device": "cpu"}, compute, ["llbook.experiments.runs"])
+run = RunStore(folder).load_or_compute("toy", {"device": "cpu"}, compute, ["llbook.runs.store"])
 assert run.arrays["a"].tolist() == [0, 1, 2, 3]
 """
 

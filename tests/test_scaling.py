@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from llbook.experiments import scaling_report as report
 from llbook.figures import scaling as figures
 from llbook.figures.style import shown_data
 from llbook.measures.scaling import (
@@ -19,6 +18,7 @@ from llbook.measures.scaling import (
     equation_9,
     fit,
 )
+from llbook.report import scaling as report
 
 STEPS = np.arange(0, 2001)
 

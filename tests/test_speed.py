@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from llbook.experiments import speed_report as report
 from llbook.figures import speed as figures
+from llbook.report import speed as report
 
 
 def test_the_recorded_results_are_whole():

@@ -19,13 +19,14 @@ from conftest import ROOT, run_llbook
 from scipy import stats
 
 from llbook.cli import main
-from llbook.experiments.config import ParameterError, overrides
-from llbook.experiments.runs import RunStore
-from llbook.experiments.sweep_report import interval, read_table, recorded_table
 from llbook.figures import style
 from llbook.figures import sweep as figures
+from llbook.parameters import ParameterError
 from llbook.publish import runner
+from llbook.publish.profiles import overrides
 from llbook.publish.sweep import read_points, sweep_points
+from llbook.report.sweep import interval, read_table, recorded_table
+from llbook.runs.store import RunStore
 
 PERCEPTRON = runner.schema(ROOT / "book", "perceptron")
 SMALL = overrides("smoke", "perceptron")

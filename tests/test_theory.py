@@ -9,6 +9,7 @@ from llbook.data.teacher import teacher_data
 from llbook.measures.law import similarity
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
+from llbook.tasks.least_squares import LeastSquares, Rows, tilted, water_filling
 from llbook.tasks.perceptron import Perceptron, initial_parameters
 from llbook.tasks.task import Task
 from llbook.theory.config import GradientFlowConfig, MaximumPrincipleConfig
@@ -22,7 +23,6 @@ from llbook.theory.flows import (
     sample,
     smooth_policy,
 )
-from llbook.theory.least_squares import LeastSquares, Rows, tilted, water_filling
 from llbook.theory.solve import euler_objective, solve
 from llbook.theory.transcription import midpoints, objective, transcribe
 
@@ -353,7 +353,7 @@ def test_bad_input_is_named(call, error, message):
 
 
 def test_page_parameters_are_checked():
-    from llbook.experiments.config import ParameterError
+    from llbook.parameters import ParameterError
 
     with pytest.raises(ParameterError, match="halvings: got 0"):
         GradientFlowConfig.from_flat({"halvings": 0})

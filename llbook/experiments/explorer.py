@@ -6,26 +6,71 @@ small searches of its own, and keeps of each a sample of examples at a sample of
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from llbook.experiments import language_model, perceptron
-from llbook.experiments.config import ExplorerConfig, LanguageModelConfig, PerceptronConfig
-from llbook.experiments.runs import Run, default_store
+from llbook.experiments.language_model import LanguageModelConfig
+from llbook.experiments.perceptron import PerceptronConfig
 from llbook.measures.law import contributions, similarity
 from llbook.optimal.search import Epoch, search
+from llbook.parameters import Parameters, Section
+from llbook.runs.store import Run, default_store
 from llbook.tasks.task import Task
 
-__all__ = ["EXAMPLES", "STEPS", "language_explorer", "perceptron_explorer", "sample"]
+__all__ = [
+    "EXAMPLES",
+    "STEPS",
+    "ExplorerConfig",
+    "language_explorer",
+    "perceptron_explorer",
+    "sample",
+]
 
 EXAMPLES = 256
 """At most so many examples are kept."""
 
 STEPS = 100
 """At most so many steps are kept."""
+
+
+class _ExplorerPerceptron(Section):
+    size: int = Field(256, ge=2, le=2**20, description="N, training examples")
+    desired_size: int = Field(
+        512, ge=1, le=2**20, description="K, desired and, again, test examples"
+    )
+    dimension: int = Field(16, ge=1, le=2**14, description="D, inputs of the perceptron")
+    steps: int = Field(200, ge=1, le=10**6, description="T, gradient steps of a training")
+    epochs: int = Field(500, ge=1, le=10**6, description="updates of the policy")
+    step_size: float = Field(5e-3, ge=0, le=1e9, description="ε on the sum J")
+
+
+class _ExplorerLanguage(Section):
+    lm_corpus: Literal["auto", "tinystories", "grammar"] = Field(
+        "auto", description="the language model's text"
+    )
+    lm_size: int = Field(64, ge=2, le=2**20, description="N of the language model")
+    lm_desired_size: int = Field(128, ge=1, le=2**20, description="K of the language model")
+    lm_length: int = Field(32, ge=2, le=1024, description="L, tokens predicted in an example")
+    lm_vocabulary: int = Field(350, ge=8, le=32_000, description="V, token types")
+    lm_hidden: int = Field(32, ge=2, le=8192, description="width of the residual stream")
+    lm_heads: int = Field(4, ge=1, le=128, description="attention heads; they divide `lm_hidden`")
+    lm_steps: int = Field(40, ge=1, le=10**6, description="T of the language model")
+    lm_epochs: int = Field(10, ge=1, le=10**6, description="updates of its policy")
+    lm_step_size: float = Field(8.0, ge=0, le=1e9, description="ε on J/T, decaying to zero")
+
+
+class ExplorerConfig(Parameters):
+    """The two small searches of the policy explorer."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of data and θ_0 of both")
+    perceptron: _ExplorerPerceptron = _ExplorerPerceptron()
+    language: _ExplorerLanguage = _ExplorerLanguage()
+
 
 _OWN = ("llbook.experiments.explorer",)
 

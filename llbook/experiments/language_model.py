@@ -7,18 +7,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from llbook.data.stories import Corpus, load_corpus
 from llbook.data.windows import StoryExamples, story_examples
 from llbook.experiments.collecting import Collector
-from llbook.experiments.config import LanguageModelConfig, overrides
 from llbook.experiments.perceptron import condense
-from llbook.experiments.runs import Run, default_store, load_record, record_path, save_record
 from llbook.measures.law import (
     contributions,
     first_order_gap,
@@ -30,6 +29,8 @@ from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.distributed import Shared, process_count, share, told
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.search import Epoch, search
+from llbook.parameters import Parameters, Section
+from llbook.runs.store import Run, default_store, load_record, record_path, save_record
 from llbook.tasks.task import Task
 from llbook.tasks.transformer import Architecture, Transformer, initial_parameters
 
@@ -38,6 +39,8 @@ __all__ = [
     "LADDER",
     "LARGER",
     "RECORDED",
+    "TABLE_2_ROW_1",
+    "LanguageModelConfig",
     "build_task",
     "compute",
     "example_hashes",
@@ -49,6 +52,90 @@ __all__ = [
     "shared_run",
     "write_records",
 ]
+
+
+class _Stories(Section):
+    corpus: Literal["auto", "tinystories", "grammar"] = Field(
+        "auto",
+        description="the text: TinyStories by name, the built-in grammar, or whichever is at hand",
+    )
+    path: str = Field("", description="a file of stories (plain or .gz), in the place of `corpus`")
+    size: int = Field(128, ge=2, le=2**20, description="N, training examples")
+    desired_size: int = Field(
+        128, ge=1, le=2**20, description="K, desired and, again, test examples"
+    )
+    length: int = Field(32, ge=2, le=1024, description="L, tokens predicted in an example")
+    vocabulary: int = Field(
+        400, ge=8, le=32_000, description="V, token types, UNK and PAD included"
+    )
+    perturbed_share: float = Field(0.5, ge=0, le=1, description="share of training examples spoilt")
+    perturbations: int = Field(20, ge=0, le=1000, description="edits of a spoilt example")
+
+
+class _LanguageModel(Section):
+    layers: int = Field(2, ge=1, le=48, description="blocks of the Transformer")
+    hidden: int = Field(32, ge=2, le=8192, description="width of the residual stream")
+    heads: int = Field(4, ge=1, le=128, description="attention heads; they divide `hidden`")
+    attention_scale: Literal["head", "hidden"] = Field(
+        "head", description="attention scores are divided by the root of this size"
+    )
+    initial_scale: float = Field(
+        0.1, gt=0, le=100, description="standard deviation of the matrices of θ_0"
+    )
+
+
+class _LanguageTraining(Section):
+    learning_rate: float = Field(0.1, gt=0, le=1e3, description="η of Eq. 1")
+    steps: int = Field(80, ge=1, le=10**6, description="T, gradient steps of a training")
+
+
+class _LanguageSearch(Section):
+    epochs: int = Field(10, ge=0, le=10**6, description="updates of the policy")
+    step_size: float = Field(8.0, ge=0, le=1e9, description="ε of Eq. 6, for `objective`")
+    schedule: Literal["constant", "linear"] = Field(
+        "linear", description="ε over the epochs: constant, or linear decay to zero"
+    )
+    objective: Literal["sum", "mean"] = Field(
+        "mean", description="the J that ε belongs to: Σ_t L_dsr(θ_t), or that over T"
+    )
+    measure_every: int = Field(2, ge=1, le=10**6, description="epochs between measurements")
+
+
+class _Computation(Section):
+    micro_batch: int = Field(256, ge=1, le=2**20, description="the most examples computed at once")
+    trajectory: Literal["memory", "host", "checkpoints"] = Field(
+        "memory",
+        description="θ_0 … θ_T on the device, in the CPU's memory, or √T of them, the rest replayed",
+    )
+    policy_storage: Literal["float32", "uint16", "uint8"] = Field(
+        "float32", description="what γ is rounded to after each update, and stored as"
+    )
+
+
+class LanguageModelConfig(Parameters):
+    """The language-model experiment; the defaults are those of `laptop`."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of data and θ_0")
+    data: _Stories = _Stories()
+    model: _LanguageModel = _LanguageModel()
+    training: _LanguageTraining = _LanguageTraining()
+    search: _LanguageSearch = _LanguageSearch()
+    computation: _Computation = _Computation()
+    precision: Literal["float32", "float64", "bfloat16", "tf32"] = Field(
+        "float32", description="of matrix products; sums and parameters are at least float32"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: a GPU where there is one"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.model.hidden % self.model.heads:
+            raise ValueError(
+                f"heads must divide hidden, got {self.model.heads} heads for {self.model.hidden}"
+            )
+        return self
+
 
 # The modules whose source decides what a run contains; the run store hashes them.
 CODE = (
@@ -68,11 +155,26 @@ RECORDED: dict[str, dict[str, Any]] = {
 }
 SEEDS: dict[str, tuple[int, ...]] = dict.fromkeys(RECORDED, (0, 1, 2))
 
+# The first row of Table 2.
+TABLE_2_ROW_1: dict[str, Any] = {
+    "corpus": "tinystories",
+    "size": 4096,
+    "desired_size": 512,
+    "length": 64,
+    "vocabulary": 4000,
+    "hidden": 128,
+    "heads": 8,
+    "steps": 1000,
+    "epochs": 15,
+    "step_size": 0.4,
+    "measure_every": 3,
+}
+
 # Larger ones, recorded where somebody has done so: an hour of two cores; and, for a GPU, the rows of
 # the paper's Table 2, the third of which is its main experiment. What a search keeps between two
 # epochs is about T·N bytes then, so that it can go on elsewhere.
 _ON_A_GPU = {"micro_batch": 1024, "policy_storage": "uint8", "precision": "tf32"}
-_TABLE_2 = overrides("paper", "language_model") | _ON_A_GPU
+_TABLE_2 = TABLE_2_ROW_1 | _ON_A_GPU
 LARGER: dict[str, dict[str, Any]] = {
     "largest": {
         "steps": 300,

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from llbook.data.teacher import teacher_data
 from llbook.experiments.collecting import Collector
-from llbook.experiments.config import PerceptronConfig
-from llbook.experiments.runs import Run, default_store, load_record, record_path, save_record
 from llbook.measures.law import (
     contributions,
     first_order_gap,
@@ -23,17 +22,67 @@ from llbook.measures.law import (
     zero_weight_share,
 )
 from llbook.optimal.search import Epoch, search
+from llbook.parameters import Parameters, Section
+from llbook.runs.store import Run, default_store, load_record, record_path, save_record
 from llbook.tasks.perceptron import Perceptron, initial_parameters
 
 __all__ = [
     "CODE",
     "RECORDED",
+    "PerceptronConfig",
     "build_task",
     "compute",
     "condense",
     "load_records",
     "recorded_configs",
 ]
+
+
+class _Data(Section):
+    size: int = Field(4096, ge=1, le=2**20, description="N, training examples")
+    desired_size: int = Field(
+        4096, ge=1, le=2**20, description="K, desired and, again, test examples"
+    )
+    dimension: int = Field(128, ge=1, le=2**14, description="D, inputs of the perceptron")
+    label_noise: float = Field(0.0, ge=0, le=0.5, description="share of training labels flipped")
+
+
+class _Model(Section):
+    initialisation: Literal["linear", "normal", "zero"] = Field(
+        "normal", description="θ_0: PyTorch's default for a linear layer, N(0, I), or zero"
+    )
+
+
+class _Training(Section):
+    learning_rate: float = Field(0.1, gt=0, le=1e3, description="η of Eq. 1")
+    steps: int = Field(2000, ge=1, le=10**6, description="T, gradient steps of a training")
+
+
+class _Search(Section):
+    epochs: int = Field(500, ge=0, le=10**6, description="updates of the policy")
+    step_size: float = Field(5e-6, ge=0, le=1e6, description="ε of Eq. 6, for `objective`")
+    schedule: Literal["constant", "linear"] = Field(
+        "constant", description="ε over the epochs: constant, or linear decay to zero"
+    )
+    objective: Literal["sum", "mean"] = Field(
+        "sum", description="the J that ε belongs to: Σ_t L_dsr(θ_t), or that over T"
+    )
+    measure_every: int = Field(10, ge=1, le=10**6, description="epochs between measurements")
+
+
+class PerceptronConfig(Parameters):
+    """The perceptron experiment; defaults are the headline setting at the paper's scale."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of data and θ_0")
+    data: _Data = _Data()
+    model: _Model = _Model()
+    training: _Training = _Training()
+    search: _Search = _Search()
+    precision: Literal["float32", "float64"] = Field("float32", description="of the search")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: a GPU where there is one"
+    )
+
 
 # The modules whose source decides what a run contains; the run store hashes them.
 CODE = (

@@ -12,9 +12,10 @@ from typing import Any
 
 from filelock import Timeout
 
-from llbook.experiments.config import LanguageModelConfig, PerceptronConfig
-from llbook.experiments.runs import Entry, RunStore, changes
+from llbook.experiments.language_model import LanguageModelConfig
+from llbook.experiments.perceptron import PerceptronConfig
 from llbook.publish.runner import executed_notebooks
+from llbook.runs.store import Entry, RunStore, changes
 
 __all__ = ["Prunable", "notebooks", "prunable", "show", "stored"]
 

@@ -27,7 +27,7 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from llbook.experiments.runs import device_kind, explain, source_hashes, versions
+from llbook.runs.store import device_kind, explain, source_hashes, versions
 
 __all__ = [
     "Execution",
@@ -458,7 +458,7 @@ def _clean_outputs(notebook: NotebookNode) -> list[str]:
 
 
 def _without_paths(text: str) -> str:
-    from llbook.experiments.runs import repository_root
+    from llbook.runs.store import repository_root
 
     folders = {sys.prefix: "", str(repository_root() or sys.prefix): "", str(Path.home()): "~/"}
     for folder in sorted(folders, key=len, reverse=True):

@@ -30,14 +30,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 import llbook
-from llbook.experiments.config import (
-    Experiment,
-    ParameterError,
-    from_notebook,
-    limits,
-    overrides,
-)
-from llbook.experiments.runs import commit, device_kind, device_name, versions
+from llbook.parameters import ParameterError, Parameters, from_notebook, limits
 from llbook.publish.notebooks import (
     LIBRARIES,
     NotebookError,
@@ -46,6 +39,8 @@ from llbook.publish.notebooks import (
     is_notebook,
     read_text_notebook,
 )
+from llbook.publish.profiles import overrides
+from llbook.runs.store import commit, device_kind, device_name, versions
 
 __all__ = [
     "Interrupted",
@@ -132,7 +127,7 @@ class Schema:
 
     notebook: str
     parameters: dict[str, Parameter]
-    model: type[Experiment]
+    model: type[Parameters]
     extra: dict[str, type]
     stored: tuple[str, str] | None
 
@@ -178,7 +173,7 @@ class Schema:
         self.config(values)
         return values
 
-    def config(self, values: Mapping[str, Any]) -> Experiment:
+    def config(self, values: Mapping[str, Any]) -> Parameters:
         """The configuration that the notebook makes of its defaults with ``values`` changed.
 
         Raises:
@@ -422,10 +417,10 @@ def _read(value: Any, kind: type) -> Any:
 
 def _uses(
     sources: Iterable[str],
-) -> tuple[type[Experiment], dict[str, type], tuple[str, str] | None]:
+) -> tuple[type[Parameters], dict[str, type], tuple[str, str] | None]:
     """Model, extra parameters and stored run, from the calls in a notebook's code."""
     imported: dict[str, str] = {}
-    model: type[Experiment] = Experiment
+    model: type[Parameters] = Parameters
     extra: dict[str, type] = {}
     stored: tuple[str, str] | None = None
     for source in sources:

@@ -31,7 +31,6 @@ from typing import Any
 import nbformat
 
 import llbook
-from llbook.experiments.runs import device_kind, device_name, locked, versions
 from llbook.publish.execution import MARK, execution_text
 from llbook.publish.extension import repository
 from llbook.publish.notebooks import (
@@ -42,6 +41,7 @@ from llbook.publish.notebooks import (
     is_notebook,
     published,
 )
+from llbook.runs.store import device_kind, device_name, locked, versions
 
 __all__ = ["BookError", "build", "external_requests", "launch_notebooks", "pages"]
 

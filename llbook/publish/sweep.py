@@ -35,8 +35,10 @@ import nbformat
 import yaml
 
 import llbook
-from llbook.experiments.config import ParameterError
-from llbook.experiments.runs import (
+from llbook.parameters import ParameterError
+from llbook.publish.notebooks import NotebookError, Settings, execute_once
+from llbook.publish.runner import Schema, UniqueLoader, flatten
+from llbook.runs.store import (
     NotStored,
     Run,
     commit,
@@ -46,8 +48,6 @@ from llbook.experiments.runs import (
     stored_only,
     versions,
 )
-from llbook.publish.notebooks import NotebookError, Settings, execute_once
-from llbook.publish.runner import Schema, UniqueLoader, flatten
 
 __all__ = ["POINT_LIMIT", "Sweep", "SweepError", "read_points", "sweep", "sweep_points"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from llbook.experiments.config import Experiment
+from llbook.parameters import Parameters
 
 __all__ = ["GradientFlowConfig", "MaximumPrincipleConfig"]
 
 
-class GradientFlowConfig(Experiment):
+class GradientFlowConfig(Parameters):
     """The chapter on the gradient flow; the defaults are those of `laptop`."""
 
     seed: int = Field(0, ge=0, lt=2**31, description="seed of data, θ_0 and policy")
@@ -21,7 +21,7 @@ class GradientFlowConfig(Experiment):
     halvings: int = Field(7, ge=2, le=14, description="how often η is halved")
 
 
-class MaximumPrincipleConfig(Experiment):
+class MaximumPrincipleConfig(Parameters):
     """The chapter on the maximum principle; the defaults are those of `laptop`."""
 
     seed: int = Field(1, ge=0, lt=2**31, description="seed of data and θ_0")

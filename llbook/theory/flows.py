@@ -19,9 +19,9 @@ import torch
 from scipy.integrate import solve_ivp
 from torch.func import hessian, jacrev
 
+from llbook.tasks.least_squares import LeastSquares
 from llbook.tasks.perceptron import Perceptron
 from llbook.tasks.task import Task
-from llbook.theory.least_squares import LeastSquares
 
 __all__ = [
     "Derivatives",

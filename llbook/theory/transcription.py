@@ -25,10 +25,10 @@ from numba import njit
 from torch import Tensor
 
 from llbook.optimal.process import check_policy
+from llbook.tasks.least_squares import LeastSquares
 from llbook.tasks.perceptron import Perceptron
 from llbook.tasks.task import Task
 from llbook.theory.flows import brackets, derivatives
-from llbook.theory.least_squares import LeastSquares
 
 __all__ = ["SCHEMES", "Midpoints", "Transcription", "midpoints", "objective", "transcribe"]
 

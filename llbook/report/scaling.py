@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llbook.experiments.language_report import FACTOR, Verdict, per_cent
-from llbook.experiments.reporting import number, spread
 from llbook.measures.scaling import (
     Draws,
     Fit,
@@ -22,6 +20,8 @@ from llbook.measures.scaling import (
     equation_9,
     fit,
 )
+from llbook.report.language_model import FACTOR, Verdict, per_cent
+from llbook.report.numbers import number, spread
 
 __all__ = [
     "NO_LAW",

@@ -1,9 +1,9 @@
 """Every figure, table and numbered claim of the paper, held against the runs of this book.
 
 What can be judged by a number is judged by the rules of the three experiments
-(:func:`llbook.experiments.perceptron_report.verdicts`,
-:func:`llbook.experiments.language_report.verdicts`,
-:func:`llbook.experiments.scaling_report.verdicts`); what is proved says under which assumptions.
+(:func:`llbook.report.perceptron.verdicts`,
+:func:`llbook.report.language_model.verdicts`,
+:func:`llbook.report.scaling.verdicts`); what is proved says under which assumptions.
 """
 
 from __future__ import annotations
@@ -11,22 +11,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
+from llbook.compression.coding import Trace, decode_text, encode_text
 from llbook.data.stories import stories
-from llbook.experiments import language_report, perceptron_report, scaling_report
-from llbook.experiments.coding import Trace, decode_text, encode_text
-from llbook.experiments.config import PerceptronConfig
-from llbook.experiments.language_report import Verdict, setting_label
-from llbook.experiments.perceptron import build_task
-from llbook.experiments.reporting import number, spread, table, values
-from llbook.experiments.runs import Run
+from llbook.experiments.perceptron import PerceptronConfig, build_task
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
+from llbook.parameters import Parameters
+from llbook.report import language_model as language_report
+from llbook.report import perceptron as perceptron_report
+from llbook.report import scaling as scaling_report
+from llbook.report.language_model import Verdict, setting_label
+from llbook.report.numbers import number, spread, table, values
+from llbook.runs.store import Run
 
 __all__ = [
     "MARKS",
+    "CompanionConfig",
     "Entry",
     "claims",
     "code",
@@ -39,6 +44,18 @@ __all__ = [
     "scaling_entries",
     "summary",
 ]
+
+
+class CompanionConfig(Parameters):
+    """The page that holds the paper against the book."""
+
+    profile: Literal["smoke", "laptop", "paper"] = Field(
+        "laptop", description="whose run of each experiment is shown as this build's"
+    )
+    horizon: float = Field(
+        1e7, ge=1, le=1e15, description="steps to which Figure 11 carries its laws on"
+    )
+
 
 REPRODUCED = "reproduced"
 CHANGED = "reproduced under stated changes"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llbook.experiments.language_report import (
+from llbook.report.language_model import (
     Verdict,
     against,
     graded,
@@ -17,7 +17,7 @@ from llbook.experiments.language_report import (
     similarity_verdict,
     zero_weights_verdict,
 )
-from llbook.experiments.reporting import spread, values
+from llbook.report.numbers import spread, values
 
 __all__ = ["LABELS", "PAPER", "verdicts"]
 
@@ -55,14 +55,14 @@ def verdicts(runs: Sequence[Arrays], *, size: int | None = None) -> list[Verdict
         size: N, without which heat maps are not judged.
 
     The rules: AR, which has to be defined in every run, is *reproduced* within a factor of
-    :data:`~llbook.experiments.language_report.FACTOR` of the paper's, *exceeded* beyond it, reproduced
+    :data:`~llbook.report.language_model.FACTOR` of the paper's, *exceeded* beyond it, reproduced
     *in part* above 1. The ratio of the areas: below 0.7, below 0.9. Figures 6, 7 and 8 as
-    :func:`~llbook.experiments.language_report.largest_similarity_verdict`,
-    :func:`~llbook.experiments.language_report.similarity_verdict` and
-    :func:`~llbook.experiments.language_report.zero_weights_verdict` have it. The share of
+    :func:`~llbook.report.language_model.largest_similarity_verdict`,
+    :func:`~llbook.report.language_model.similarity_verdict` and
+    :func:`~llbook.report.language_model.zero_weights_verdict` have it. The share of
     learned examples below a fifth of the largest weight: above 90%, above 50%.
     The share of weights below a tenth of 1/N where CT > 0
-    (:func:`~llbook.experiments.language_report.near_zero_share`, where the run has its heat
+    (:func:`~llbook.report.language_model.near_zero_share`, where the run has its heat
     map): above 50%, above 10%.
     """
     ratios = values(runs, "ar")

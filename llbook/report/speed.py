@@ -7,11 +7,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from llbook.experiments.reporting import number, table
-from llbook.experiments.runs import records_folder
+from pydantic import Field
+
+from llbook.parameters import Parameters
+from llbook.report.numbers import number, table
+from llbook.runs.store import records_folder
 
 __all__ = [
     "PARTS",
+    "SpeedConfig",
     "floor_table",
     "growth_table",
     "load_results",
@@ -23,6 +27,13 @@ __all__ = [
     "speed_path",
     "target_table",
 ]
+
+
+class SpeedConfig(Parameters):
+    """The notebook that shows the results of a benchmark."""
+
+    path: str = Field("", description="results of a benchmark; empty: the recorded ones")
+
 
 Numbers = Mapping[str, Any]
 

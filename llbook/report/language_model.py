@@ -15,9 +15,9 @@ import numpy as np
 from IPython.display import HTML
 from numpy.typing import NDArray
 
-from llbook.experiments.reporting import number, spread, values
-from llbook.experiments.runs import Run
-from llbook.experiments.study import Study
+from llbook.report.numbers import number, spread, values
+from llbook.report.study import Study
+from llbook.runs.store import Run
 
 __all__ = [
     "FACTOR",

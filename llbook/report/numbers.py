@@ -12,13 +12,14 @@ import numpy as np
 from IPython.display import HTML
 from numpy.typing import NDArray
 
-from llbook.experiments.config import Experiment, PerceptronConfig
-from llbook.experiments.runs import Run, provenance_line
+from llbook.experiments.perceptron import PerceptronConfig
+from llbook.parameters import Parameters
+from llbook.runs.store import Run, provenance_line
 
 __all__ = ["number", "page_print", "small_print", "spread", "table", "values"]
 
 
-def small_print(run: Run, notebook: str, usual: Experiment | None = None) -> HTML:
+def small_print(run: Run, notebook: str, usual: Parameters | None = None) -> HTML:
     """Where a figure comes from, as the line of small print that stands under it.
 
     Args:

@@ -46,7 +46,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from llbook.experiments.config import Experiment
+from llbook.parameters import Parameters
 from llbook.tasks import perceptron
 from llbook.tasks.transformer import (
     PAD,
@@ -167,7 +167,7 @@ class LabelCoder:
         _check_positive(self, ("dimension", "batch"))
 
 
-class CompressionConfig(Experiment):
+class CompressionConfig(Parameters):
     """Parameters of the compression chapter; the defaults are those of `laptop`."""
 
     seed: int = Field(0, ge=0, lt=2**31, description="seed of corpus, labels and θ_0")

@@ -16,8 +16,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from llbook.experiments.config import LanguageModelConfig
-from llbook.experiments.runs import Run, records_folder
+from llbook.experiments.language_model import LanguageModelConfig
+from llbook.runs.store import Run, records_folder
 
 __all__ = ["Study", "Trial", "load_study", "make_study", "study_path", "trial_of"]
 

@@ -10,12 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 from scipy import stats
 
 from llbook.experiments import perceptron
-from llbook.experiments.runs import Run
+from llbook.parameters import Parameters
+from llbook.runs.store import Run
 
-__all__ = ["Interval", "SweepTable", "interval", "read_table", "recorded_table"]
+__all__ = ["Interval", "SweepConfig", "SweepTable", "interval", "read_table", "recorded_table"]
+
+
+class SweepConfig(Parameters):
+    """The notebook that draws the table of a sweep."""
+
+    table: str = Field("", description="table.csv of a sweep; empty: the recorded perceptron runs")
+    over: str = Field("seed", description="the parameter that means are taken over")
+    confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals")
+
 
 # the columns of a table between its parameters and its measures
 _FACTS = ("run", "state", "seconds", "error")

@@ -1,0 +1,106 @@
+"""What each profile sets in each notebook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llbook.experiments.language_model import TABLE_2_ROW_1
+
+__all__ = ["PROFILES", "overrides"]
+
+PROFILES = ("smoke", "laptop", "paper")
+
+# What a profile changes in a notebook's own defaults, which are those of `laptop`.
+_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
+    "smoke": {
+        "intro": {"size": 64, "dimension": 8, "desired_size": 64, "steps": 40, "epochs": 12},
+        "objective": {"size": 64, "steps": 40},
+        "compression": {"story_count": 12, "label_count": 256},
+        "optimal_policy": {"size": 64, "dimension": 8, "steps": 30},
+        "gradient_flow": {"halvings": 4},
+        "learning_law": {
+            "size": 64,
+            "dimension": 8,
+            "desired_size": 64,
+            "steps": 60,
+            "epochs": 60,
+        },
+        "maximum_principle": {
+            "size": 6,
+            "dimension": 3,
+            "desired_size": 32,
+            "steps": 30,
+            "intervals": 24,
+        },
+        "perceptron": {
+            "size": 128,
+            "dimension": 16,
+            "desired_size": 64,
+            "steps": 60,
+            "epochs": 12,
+            "step_size": 5e-4,
+            "measure_every": 2,
+        },
+        "language_model": {
+            "corpus": "grammar",
+            "size": 24,
+            "desired_size": 16,
+            "length": 12,
+            "vocabulary": 120,
+            "hidden": 8,
+            "heads": 2,
+            "steps": 12,
+            "epochs": 3,
+            "measure_every": 1,
+        },
+        "scaling_laws": {
+            "corpus": "grammar",
+            "size": 24,
+            "desired_size": 16,
+            "length": 12,
+            "vocabulary": 120,
+            "hidden": 8,
+            "heads": 2,
+            "steps": 24,  # fewer leave too few points for a law
+            "epochs": 2,
+            "measure_every": 1,
+            "draws": 20,
+        },
+        "explorer": {
+            "size": 64,
+            "dimension": 8,
+            "desired_size": 64,
+            "steps": 40,
+            "epochs": 12,
+            "step_size": 5e-2,
+            "lm_corpus": "grammar",
+            "lm_size": 24,
+            "lm_desired_size": 16,
+            "lm_length": 12,
+            "lm_vocabulary": 120,
+            "lm_hidden": 8,
+            "lm_heads": 2,
+            "lm_steps": 12,
+            "lm_epochs": 3,
+        },
+        "companion": {"profile": "smoke"},
+    },
+    "laptop": {},
+    "paper": {
+        "companion": {"profile": "paper"},
+        "perceptron": {"recompute_records": True},
+        "language_model": TABLE_2_ROW_1,
+        "scaling_laws": TABLE_2_ROW_1,
+    },
+}
+
+
+def overrides(profile: str, notebook: str) -> dict[str, Any]:
+    """The flat parameters that ``profile`` sets in the notebook of this name.
+
+    Raises:
+        ValueError: an unknown profile.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
+    return dict(_OVERRIDES[profile].get(notebook, {}))

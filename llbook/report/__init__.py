@@ -1,0 +1,1 @@
+"""What runs say: numbers, tables and verdicts, held against the paper's."""
