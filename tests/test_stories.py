@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llbook.data.grammar import grammar_stories
 from llbook.data.perturb import edit_distance, perturb
 from llbook.data.stories import (
     HUB_FILE,
     HUB_REVISION,
     SEPARATOR,
     download_tinystories,
-    grammar_stories,
     load_corpus,
     read_stories,
 )
