@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, run_llbook
 from filelock import FileLock
 
-from llbook.publish import notebooks, site
+from llbook.publish import executor, notebooks, site
 from llbook.publish.execution import execution_text
 from llbook.publish.extension import LAUNCH_BRANCH
 from llbook.publish.notebooks import NotebookError
@@ -279,13 +279,13 @@ def test_runs_again_for_what_changed_and_says_what(build, root, lines, monkeypat
     (root / "book" / "records").mkdir()
     (root / "book" / "records" / "toy.npz").write_bytes(b"1")
     monkeypatch.setattr(
-        notebooks,
-        "_papermill",
+        executor,
+        "run_notebook",
         lambda *_: (nbformat.read(root / "build/notebooks/intro.ipynb", 4), []),
     )
     build()
     assert lines[0] == "intro: run: records new: toy.npz"
-    monkeypatch.setattr(notebooks, "source_hashes", lambda names: {"llbook/cli.py": "0" * 64})
+    monkeypatch.setattr(executor, "source_hashes", lambda names: {"llbook/cli.py": "0" * 64})
     build()
     assert "code changed: llbook/cli.py" in lines[0]
 
@@ -368,7 +368,7 @@ def test_second_build_waits_for_the_first(build, root, lines, monkeypatch):
 def test_command_line_refuses_an_unknown_profile(tmp_path):
     result = run_llbook("build", "--profile", "desktop", build=tmp_path / "build")
     assert result.returncode == 2
-    assert "got 'desktop'; expected one of smoke, laptop, paper" in result.stderr
+    assert "'desktop' is not one of 'smoke', 'laptop', 'paper'" in result.stderr
     assert not (tmp_path / "build").exists()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from llbook.parameters import Parameters
+from llbook.parameters import FileName, Parameters
 
 __all__ = ["CompressionConfig"]
 
@@ -13,7 +13,7 @@ class CompressionConfig(Parameters):
     """Parameters of the compression chapter; the defaults are those of `laptop`."""
 
     seed: int = Field(0, ge=0, lt=2**31, description="seed of corpus, labels and θ_0")
-    corpus: str = Field("", description="a local file of stories; empty: the grammar's")
+    corpus: FileName = Field("", description="a local file of stories; empty: the grammar's")
     story_count: int = Field(350, ge=1, le=10**6, description="stories in the corpus")
     lanes: int = Field(8, ge=1, le=4096, description="stretches of the text read side by side")
     window: int = Field(32, ge=1, le=1024, description="symbols of a lane in a batch")

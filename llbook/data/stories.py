@@ -10,6 +10,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ __all__ = [
     "load_corpus",
     "read_stories",
     "stories",
+    "text_at_hand",
 ]
 
 SEPARATOR = "<|endoftext|>"
@@ -157,6 +159,24 @@ def load_corpus(
     )
 
 
+def text_at_hand() -> str:
+    """What :func:`load_corpus` reads for ``"auto"`` without a path: a file's SHA-256, or ``"grammar"``.
+
+    Raises:
+        FileNotFoundError: ``LLBOOK_TINYSTORIES`` names no file.
+        OSError: it cannot be read.
+        ValueError: a download that is not the file expected.
+    """
+    if not (path := os.environ.get("LLBOOK_TINYSTORIES", "")):
+        return HUB_SHA256 if download_tinystories(cached_only=True) else "grammar"
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"LLBOOK_TINYSTORIES: got {path!r}; expected the name of a file that exists"
+        )
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 _GRAMMAR = "Text: stories drawn from this book's own grammar, NOT TinyStories."
 
 
@@ -222,5 +242,6 @@ def download_tinystories(*, cached_only: bool = False, sha256: str = HUB_SHA256)
             f"{path} has SHA-256 {got}, expected {sha256}; it is not used. Delete it to download "
             f"it again; or {_INSTRUCTIONS}"
         )
-    mark.write_text(checked)
+    with suppress(OSError):  # a cache that is read only is checked each time
+        mark.write_text(checked)
     return path

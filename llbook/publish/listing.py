@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -12,15 +12,13 @@ from typing import Any
 
 from filelock import Timeout
 
-from llbook.experiments.language_model import LanguageModelConfig
-from llbook.experiments.perceptron import PerceptronConfig
+from llbook.experiments.experiment import registry
 from llbook.publish.runner import executed_notebooks
-from llbook.runs.store import Entry, RunStore, changes
+from llbook.publish.schema import Schema, UnknownName, flatten
+from llbook.publish.tables import readable
+from llbook.runs.store import DamagedRun, Entry, NotStored, RunStore, changes, stored_only
 
-__all__ = ["Prunable", "notebooks", "prunable", "show", "stored"]
-
-# The configurations whose defaults a run's parameters are held against.
-_CONFIGS = {"perceptron": PerceptronConfig, "language-model": LanguageModelConfig}
+__all__ = ["Prunable", "notebooks", "prunable", "show", "stored", "why"]
 
 
 def stored(build: Path) -> list[dict[str, Any]]:
@@ -58,7 +56,7 @@ def show(build: Path, id: str) -> dict[str, Any]:
     """All that is known of one run or executed notebook.
 
     Raises:
-        LookupError: there is none, or several begin with ``id``.
+        UnknownName: there is none, or several begin with ``id``.
         DamagedRun: the run's content does not have its checksum.
     """
     store, entries, folders = _everything(build)
@@ -79,15 +77,38 @@ def show(build: Path, id: str) -> dict[str, Any]:
     }
     if entry.state != "stored":
         return shown
-    run = store.load(found)
+    try:
+        run = store.load(found)
+    except DamagedRun as error:
+        raise DamagedRun(f"{found} is damaged: {error}; it will be computed anew") from None
+    versions = run.provenance.get("versions", {})
     provenance = {k: v for k, v in run.provenance.items() if k not in ("parts", "versions")}
     return {
         **shown,
         "outdated": entry.outdated() or "no",
-        "parameters": dict(_flat(run.config)),
-        "provenance": provenance | {f"{n} version": v for n, v in _versions(run).items()},
+        "parameters": dict(flatten(run.config, found)),
+        "provenance": provenance | {f"{name} version": v for name, v in versions.items()},
         "arrays": {name: f"{a.dtype} {a.shape}" for name, a in sorted(run.arrays.items())},
     }
+
+
+def why(schema: Schema, values: Mapping[str, Any]) -> list[str]:
+    """Whether the run of a notebook is stored, and else how the nearest ones differ; in lines.
+
+    Raises:
+        UnknownName: the notebook shows no run.
+    """
+    try:
+        with stored_only():
+            run = schema.run(values)
+    except NotStored as error:
+        reason = f"the stored one is damaged: {error.damage}" if error.damage else "not stored"
+        lines = [f"{error.id}: {reason}; it would be computed"]
+        for id, differences in [*error.nearest.items()][:3]:
+            lines.append(f"  {id} differs in")
+            lines += [f"    {line}" for line in differences or ["nothing: its name is another's"]]
+        return lines if error.nearest else [*lines, "  there is no run of its kind in the store"]
+    return [f"{run.id}: stored, {readable('age', run.age.total_seconds())} old; it would be used"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +127,7 @@ def prunable(
     """What to remove: the runs named, or else those of no use.
 
     Raises:
-        LookupError: there is no such run, or several begin so.
+        UnknownName: there is no such run, or several begin so.
     """
     store, entries, folders = _everything(build)
     chosen = {_one(id, [*entries, *folders]): "named" for id in ids}
@@ -148,8 +169,8 @@ def _one(id: str, known: list[str]) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise LookupError(f"{id!r} is the beginning of {len(found)}: {', '.join(found[:5])}")
-    raise LookupError(f"no run {id!r}; `llbook runs` lists them")
+        raise UnknownName(f"{id!r} is the beginning of {len(found)}: {', '.join(found[:5])}")
+    raise UnknownName(f"no run {id!r}; `llbook runs` lists them")
 
 
 def _remove_run(store: RunStore, entry: Entry) -> str:
@@ -171,24 +192,10 @@ def _remove_folder(folder: Path) -> str:
 
 
 def _changed(entry: Entry) -> list[str]:
-    if entry.kind not in _CONFIGS:
+    if (experiment := registry().get(entry.kind)) is None:
         return changes(entry.config, {})
-    defaults = _CONFIGS[entry.kind]().model_dump()
+    defaults = experiment.config().model_dump()
     return changes({k: v for k, v in entry.config.items() if k in defaults}, defaults)
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs = []
-    for name, value in config.items():
-        if isinstance(value, dict):
-            pairs += _flat(value, f"{prefix}{name}.")
-        else:
-            pairs.append((prefix + name, value))
-    return pairs
-
-
-def _versions(run: Any) -> dict[str, str]:
-    return run.provenance.get("versions", {})
 
 
 def _size(folder: Path) -> int:
