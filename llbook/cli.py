@@ -295,7 +295,7 @@ def records(patterns: tuple[str, ...]) -> None:
     from llbook.publish.schema import UnknownName
     from llbook.runs.store import record_path
 
-    experiments = {name: e for e in registry().values() for name in e.recorded_configs()}
+    experiments = {name: e for e in registry().values() for name in e.record_names()}
     if not patterns:
         there = {name: "there" if record_path(name).exists() else "none" for name in experiments}
         tables.show(("name", "record"), [{"name": n, "record": r} for n, r in there.items()])

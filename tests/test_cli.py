@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +26,7 @@ import llbook.cli
 from llbook.cli import main
 from llbook.parameters import Parameters
 from llbook.publish import runner
+from llbook.publish import schema as schemas
 from llbook.publish.profiles import overrides
 from llbook.runs.store import RunStore
 
@@ -118,7 +120,7 @@ def the_folder(build):
         (["language_model", "-p", "heads=5"], "heads must divide hidden, got 5 heads for 32"),
         (["compression", "-p", "hidden=6"], "a multiple of 4"),
         (["language_model", "-p", "path=none.txt"], "data.path: got 'none.txt'; expected the name"),
-        (["perceptron", "--profile", "huge"], "got 'huge'; expected one of smoke, laptop, paper"),
+        (["perceptron", "--profile", "huge"], "'huge' is not one of 'smoke', 'laptop', 'paper'"),
         (["perceptron", "-o", "out.html"], "'out.html'; a notebook's name ends in .ipynb"),
         (["perceptron", "-o", "none/out.ipynb"], "there is no folder none"),
         (["perceptron", "-f", "none.yaml"], "none.yaml"),
@@ -151,9 +153,9 @@ def test_run_refuses_a_file_of_parameters(build, tmp_path, content, message):
 
 
 def test_names_and_types_of_parameters(tmp_path):
-    schema = runner.schema(ROOT / "book", "perceptron")
+    schema = schemas.schema(ROOT / "book", "perceptron")
     (tmp_path / "p.yaml").write_text("search: {epochs: 3, step_size: 5e-6}\ndata.size: 9\nseed: 1")
-    pairs = [*runner.read_file(tmp_path / "p.yaml"), ("seed", "2"), ("search.epochs", "7")]
+    pairs = [*schemas.read_file(tmp_path / "p.yaml"), ("seed", "2"), ("search.epochs", "7")]
     pairs += [("recompute_records", "True"), ("learning_rate", 1)]
     expected = {"epochs": 7, "step_size": 5e-6, "size": 9, "seed": 2, "recompute_records": True}
     values = schema.values(pairs)
@@ -163,9 +165,9 @@ def test_names_and_types_of_parameters(tmp_path):
     assert (config.search.epochs, config.data.size, config.training.steps) == (7, 9, 2000)
 
 
-@pytest.mark.parametrize("name", runner.notebook_names(ROOT / "book"))
+@pytest.mark.parametrize("name", schemas.notebook_names(ROOT / "book"))
 def test_params_of_every_notebook(build, name):
-    schema = runner.schema(ROOT / "book", name)
+    schema = schemas.schema(ROOT / "book", name)
     assert schema.model is not Parameters
     listed = json.loads(call("params", name, "--json").output)
     assert [p["short"] for p in listed] == list(schema.parameters)
@@ -406,8 +408,8 @@ def test_runs_why(build):
     arguments = ["runs", "why", "perceptron", *(f"-p{k}={v}" for k, v in small.items())]
     assert "there is no run of its kind" in call(*arguments).output
     assert not build.exists()
-    schema = runner.schema(ROOT / "book", "perceptron")
-    run = schema.stored_run()(schema.config(small))
+    schema = schemas.schema(ROOT / "book", "perceptron")
+    run = schema.run(small)
     assert call(*arguments).output.startswith(f"{run.id}: stored, ")
     text = call(*arguments, "-p", "seed=3", "-p", "steps=61").output
     assert "not stored; it would be computed" in text
@@ -501,16 +503,18 @@ def test_module_is_the_command(tmp_path):
 
 def test_records_are_listed_and_written(build, tmp_path, monkeypatch):
     from llbook.experiments import perceptron
+    from llbook.experiments.experiment import Recorded
     from llbook.runs.store import load_record
 
     monkeypatch.setenv("LLBOOK_RECORDS", str(tmp_path))
     small = {"size": 16, "desired_size": 8, "dimension": 4, "steps": 9, "epochs": 2}
-    monkeypatch.setattr(perceptron, "RECORDED", {"toy": small, "other": small})
+    toys = dict.fromkeys(("toy", "other"), Recorded(small))
+    monkeypatch.setattr(perceptron, "PERCEPTRON", replace(perceptron.PERCEPTRON, recorded=toys))
     listed = call("records").output
     assert re.search(r"perceptron-toy-seed2 +none", listed)
     assert "language-model-table-2-row-1-seed0" in listed
     written = call("records", "perceptron-toy-*").output
-    for seed in perceptron.SEEDS:
+    for seed in toys["toy"].seeds:
         path = tmp_path / f"perceptron-toy-seed{seed}.npz"
         assert f"record: {path}" in written
         assert load_record(path).config["seed"] == seed

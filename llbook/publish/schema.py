@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 from llbook.parameters import ParameterError, Parameters, from_notebook, is_file, limits, nearest
 from llbook.publish.notebooks import (
+    NotebookError,
     code_cells,
     front_matter,
     is_notebook,
@@ -188,7 +189,8 @@ class Schema:
         """The experiment whose run the notebook shows.
 
         Raises:
-            UnknownName: it shows none.
+            UnknownName: it shows none, or one that is not registered.
+            NotebookError: the notebook does not take the experiment's parameters.
         """
         from llbook.experiments.experiment import registry
 
@@ -196,7 +198,17 @@ class Schema:
             raise UnknownName(
                 f"{self.notebook} computes what it shows in the page and stores no run"
             )
-        return registry()[self.experiment]
+        known = registry()
+        if self.experiment not in known:
+            hint = nearest(self.experiment, known)
+            raise UnknownName(f"{self.notebook}: no experiment {self.experiment!r}; {hint}")
+        experiment = known[self.experiment]
+        if experiment.config is not self.model:
+            raise NotebookError(
+                f"{self.notebook}: got parameters of {self.model.__name__}; "
+                f"the experiment {self.experiment!r} expects {experiment.config.__name__}"
+            )
+        return experiment
 
 
 def notebook_names(source: Path) -> list[str]:
