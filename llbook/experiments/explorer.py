@@ -19,7 +19,8 @@ from llbook.experiments.perceptron import PerceptronConfig
 from llbook.measures.law import contributions, similarity
 from llbook.optimal.search import Epoch, search
 from llbook.parameters import Parameters, Section
-from llbook.runs.store import Run, default_store
+from llbook.runs.run import Run
+from llbook.runs.store import default_store
 from llbook.tasks.task import Task
 
 __all__ = [

@@ -30,7 +30,9 @@ from llbook.optimal.distributed import Shared, process_count, share, told
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.search import Epoch, search
 from llbook.parameters import Parameters, Section
-from llbook.runs.store import Run, default_store, load_record, record_path, save_record
+from llbook.runs.records import load_record, record_path, save_record
+from llbook.runs.run import Run
+from llbook.runs.store import default_store
 from llbook.tasks.task import Task
 from llbook.tasks.transformer import Architecture, Transformer, initial_parameters
 

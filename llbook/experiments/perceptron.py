@@ -23,7 +23,9 @@ from llbook.measures.law import (
 )
 from llbook.optimal.search import Epoch, search
 from llbook.parameters import Parameters, Section
-from llbook.runs.store import Run, default_store, load_record, record_path, save_record
+from llbook.runs.records import load_record, record_path, save_record
+from llbook.runs.run import Run
+from llbook.runs.store import default_store
 from llbook.tasks.perceptron import Perceptron, initial_parameters
 
 __all__ = [
