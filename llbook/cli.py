@@ -17,7 +17,7 @@ import click
 import llbook
 from llbook.parameters import ParameterError, nearest
 from llbook.publish import tables
-from llbook.runs.store import build_folder, repository_root
+from llbook.runs.folders import build_folder, repository_root
 
 if TYPE_CHECKING:
     from llbook.publish.schema import Schema
@@ -293,7 +293,7 @@ def records(patterns: tuple[str, ...]) -> None:
     """
     from llbook.experiments.experiment import registry
     from llbook.publish.schema import UnknownName
-    from llbook.runs.store import record_path
+    from llbook.runs.records import record_path
 
     experiments = {name: e for e in registry().values() for name in e.record_names()}
     if not patterns:

@@ -18,7 +18,7 @@ from llbook.compression.stream import CorruptStreamError, pack, read_header
 from llbook.compression.text import decode_text, encode_text, join_words, split_words
 from llbook.data.grammar import grammar_stories
 from llbook.data.stories import SEPARATOR, read_stories, stories
-from llbook.runs.store import repository_root
+from llbook.runs.folders import repository_root
 
 SMALL = LanguageCoder(vocabulary=11, lanes=4, window=6, hidden=8, heads=2)
 

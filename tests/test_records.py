@@ -10,7 +10,8 @@ from llbook.measures.law import contributions, similarity
 from llbook.optimal.process import constant_policy, train
 from llbook.report.speed import speed_path
 from llbook.report.study import study_path
-from llbook.runs.store import load_record, record_path, records_folder
+from llbook.runs.folders import records_folder
+from llbook.runs.records import load_record, record_path
 
 PERCEPTRON = perceptron.recorded_configs()
 # records of larger runs are welcome, not asked for

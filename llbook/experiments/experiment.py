@@ -19,7 +19,9 @@ import torch.distributed
 
 from llbook.experiments.collecting import Arrays, Collector, SearchConfig, collected
 from llbook.optimal.distributed import process_count, told
-from llbook.runs.store import Run, default_store, load_record, record_path, save_record
+from llbook.runs.records import load_record, record_path, save_record
+from llbook.runs.run import Run
+from llbook.runs.store import default_store
 from llbook.tasks.task import Task
 
 __all__ = ["REGISTERED", "Experiment", "Recorded", "registry"]

@@ -32,11 +32,11 @@ from llbook.optimal.checkpoint import (
     encode_policy,
     load_checkpoint,
     save_checkpoint,
-    set_aside,
 )
 from llbook.optimal.distributed import Shared
 from llbook.optimal.process import Process, check_policy, constant_policy, train
 from llbook.optimal.simplex import project
+from llbook.runs.files import set_aside
 from llbook.tasks.task import Task
 
 __all__ = ["Epoch", "Recorder", "Search", "search"]

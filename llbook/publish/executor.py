@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from llbook.publish.kernel import Settings, run_notebook, scratch_folder
+from llbook.publish.kernel import Settings, run_notebook
 from llbook.publish.notebooks import (
     PARAMETERS,
     NotebookError,
@@ -33,7 +32,9 @@ from llbook.publish.notebooks import (
     tags,
     with_outputs,
 )
-from llbook.runs.store import device_kind, explain, source_hashes, versions
+from llbook.runs.files import replacing, scratch
+from llbook.runs.key import explain, source_hashes
+from llbook.runs.provenance import device_kind, versions
 
 __all__ = ["LIBRARIES", "Execution", "execute", "execute_once"]
 
@@ -140,8 +141,8 @@ def execute_once(
         KeyboardInterrupt: the kernel has been shut down.
     """
     text = read_text_notebook(settings.source / f"{name}.md", name)
-    with scratch_folder(settings.build) as scratch:
-        unexecuted = scratch / f"{Path(name).name}.ipynb"
+    with scratch(settings.build, ".run-") as folder:
+        unexecuted = folder / f"{Path(name).name}.ipynb"
         _write(text, unexecuted)
         result, runs, _ = _executed(
             text, name, unexecuted, settings, parameters, partial=partial, progress=progress
@@ -210,10 +211,8 @@ def _read_executed(path: Path) -> NotebookNode | None:
 
 
 def _write(notebook: NotebookNode, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    nbformat.write(notebook, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        nbformat.write(notebook, temporary)
 
 
 def _describe(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ import nbformat
 from nbformat import NotebookNode
 
 from llbook.publish.notebooks import INJECTED, NotebookError, code_cells, tags
+from llbook.runs.files import scratch
 
-__all__ = ["ANSI", "Settings", "run_notebook", "scratch_folder"]
+__all__ = ["ANSI", "Settings", "run_notebook"]
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -43,14 +43,6 @@ class Settings:
     report: Callable[[str], None] = print
 
 
-@contextmanager
-def scratch_folder(build: Path, prefix: str = ".run-") -> Iterator[Path]:
-    """A folder below the build folder that is gone afterwards."""
-    build.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=build) as folder:
-        yield Path(folder)
-
-
 def run_notebook(
     name: str,
     source: Path,
@@ -67,9 +59,9 @@ def run_notebook(
     from papermill.exceptions import PapermillExecutionError
 
     partial = partial or settings.build / "failed" / f"{name}.ipynb"
-    with scratch_folder(settings.build) as scratch:
-        output, log = scratch / "notebook.ipynb", scratch / "runs.jsonl"
-        (work := scratch / "work").mkdir()
+    with scratch(settings.build, ".run-") as folder:
+        output, log = folder / "notebook.ipynb", folder / "runs.jsonl"
+        (work := folder / "work").mkdir()
         environment = {
             "LLBOOK_BUILD": str(settings.build),
             "LLBOOK_RUN_LOG": str(log),

@@ -13,7 +13,7 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from llbook.runs.store import repository_root
+from llbook.runs.folders import repository_root
 
 __all__ = [
     "INJECTED",

@@ -31,7 +31,7 @@ from llbook.publish.notebooks import (
 
 if TYPE_CHECKING:
     from llbook.experiments.experiment import Experiment
-    from llbook.runs.store import Run
+    from llbook.runs.run import Run
 
 __all__ = [
     "Parameter",

@@ -16,8 +16,6 @@ import io
 import itertools
 import json
 import logging
-import os
-import platform
 import re
 import sys
 import time
@@ -25,28 +23,21 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import yaml
 
-import llbook
 from llbook.experiments.experiment import registry
 from llbook.parameters import ParameterError
 from llbook.publish.executor import execute_once
-from llbook.publish.kernel import Settings, scratch_folder
+from llbook.publish.kernel import Settings
 from llbook.publish.notebooks import NotebookError
 from llbook.publish.schema import Schema
-from llbook.runs.store import (
-    commit,
-    cores,
-    device_kind,
-    device_name,
-    stored_only,
-    versions,
-)
+from llbook.runs.files import scratch, unwritable, write_json, write_text
+from llbook.runs.provenance import cores, device_kind, provenance
+from llbook.runs.store import quietly, stored_only
 
 __all__ = ["POINT_LIMIT", "Sweep", "SweepError", "sweep", "sweep_points"]
 
@@ -196,26 +187,21 @@ def sweep(
                     what = f"computed in {row['seconds']:.1f} s" if not row["error"] else "failed"
                     settings.report(f"{len(rows)}/{len(points)} {labels[number]}: {what}")
     folder = _folder(settings.build, schema, configs)
-    _write(folder / "table.csv", _table(schema, configs, [rows[n] for n in range(len(points))]))
+    write_text(folder / "table.csv", _table(schema, configs, [rows[n] for n in range(len(points))]))
     text = yaml.safe_dump(
         [{schema.parameters[k].name: v for k, v in point.items()} for point in points],
         sort_keys=False,
         allow_unicode=True,
     )
-    _write(folder / "points.yaml", text)
+    write_text(folder / "points.yaml", text)
     facts = {
         "notebook": schema.notebook,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - start, 3),
         "points": len(points),
         "scheduler": scheduler,
-        "device": device_name(device_kind()),
-        **commit(),
-        "llbook": llbook.__version__,
-        "python": platform.python_version(),
-        "versions": versions(),
+        **provenance(),
     }
-    _write(folder / "sweep.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    write_json(folder / "sweep.json", facts)
     failed = [f"{labels[n]}: {row['error']}" for n, row in sorted(rows.items()) if row["error"]]
     drawn = _draw(folder, settings) if len(failed) < len(points) else None
     return Sweep(folder / "table.csv", drawn, failed)
@@ -233,7 +219,6 @@ def _stored(experiment: str, values: Mapping[str, Any]) -> dict[str, Any] | None
 
 def _compute(experiment: str, values: Mapping[str, Any], threads: int) -> dict[str, Any]:
     """The row of a point, in a worker; what fails is returned, since Dask need not try it again."""
-    os.environ.setdefault("LLBOOK_RUN_LOG", os.devnull)  # a store that is not talking
     import numba
     import torch
 
@@ -242,7 +227,8 @@ def _compute(experiment: str, values: Mapping[str, Any], threads: int) -> dict[s
     if (found := _stored(experiment, values)) is not None:
         return found
     try:
-        return _row(experiment, values, "computed")
+        with quietly():
+            return _row(experiment, values, "computed")
     except Exception as error:
         return _failure(f"{type(error).__name__}: {error}")
 
@@ -293,14 +279,14 @@ def _cluster(
         most = workers or (1 if device_kind() == "cuda" else cores())
         number = min(most, tasks)
         with (
-            scratch_folder(build, ".dask-") as scratch,
+            scratch(build, ".dask-") as folder,
             distributed.LocalCluster(
                 n_workers=number,
                 threads_per_worker=1,
                 processes=True,
                 memory_limit=None,  # what a point needs is not Dask's to count
                 dashboard_address=None,
-                local_directory=str(scratch),
+                local_directory=str(folder),
                 silence_logs=logging.CRITICAL,
             ) as cluster,
             distributed.Client(cluster, set_as_default=False) as client,
@@ -337,9 +323,7 @@ def _folder(build: Path, schema: Schema, configs: Sequence[Mapping[str, Any]]) -
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(
-            error.errno, f"cannot make the folder: {error.strerror}", str(folder)
-        ) from None
+        raise unwritable(error, folder, "make the folder") from None
     return folder
 
 
@@ -371,18 +355,8 @@ def _draw(folder: Path, settings: Settings) -> Path:
         raise SweepError(
             f"the results are in {folder / 'table.csv'}, not drawn:\n{error}"
         ) from None
-    _write(folder / "sweep.ipynb", nbformat.writes(notebook))
+    write_text(folder / "sweep.ipynb", nbformat.writes(notebook))
     return folder / "sweep.ipynb"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from None
 
 
 def _labels(points: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from llbook.report.numbers import number, spread, values
 from llbook.report.study import Study
-from llbook.runs.store import Run
+from llbook.runs.run import Run
 
 __all__ = [
     "FACTOR",

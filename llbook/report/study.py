@@ -7,7 +7,6 @@ that diverged is a trial like any other and is kept.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +16,9 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llbook.experiments.language_model import LanguageModelConfig
-from llbook.runs.store import Run, records_folder
+from llbook.runs.files import write_json
+from llbook.runs.folders import records_folder
+from llbook.runs.run import Run
 
 __all__ = ["Study", "Trial", "load_study", "make_study", "study_path", "trial_of"]
 
@@ -118,13 +119,7 @@ class Study(_Part):
     def save(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Write the file: at once, or not at all."""
         path = study_path() if path is None else Path(path)
-        text = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            temporary.write_text(text + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_json(path, self.model_dump(mode="json"))
         return path
 
 
