@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import click
 import nbformat
 import numpy as np
 import pytest
@@ -24,10 +25,11 @@ from filelock import FileLock
 
 import llbook.cli
 from llbook.cli import main
-from llbook.parameters import Parameters
-from llbook.publish import runner
+from llbook.parameters import ParameterError, Parameters
+from llbook.publish import listing, runner
 from llbook.publish import schema as schemas
-from llbook.publish.profiles import overrides
+from llbook.publish.profiles import PROFILES, overrides
+from llbook.publish.site import pages
 from llbook.runs.entries import entries
 from llbook.runs.run import write_run
 from llbook.runs.store import RunStore
@@ -85,6 +87,7 @@ def toy(tmp_path, monkeypatch, build):
 def call(*arguments, expect=0):
     result = CliRunner().invoke(main, [*map(str, arguments)])
     assert result.exit_code == expect, result.output
+    assert result.exception is None or type(result.exception) is SystemExit  # no traceback
     return result
 
 
@@ -122,6 +125,7 @@ def the_folder(build):
         (["language_model", "-p", "heads=5"], "heads must divide hidden, got 5 heads for 32"),
         (["compression", "-p", "hidden=6"], "a multiple of 4"),
         (["language_model", "-p", "path=none.txt"], "data.path: got 'none.txt'; expected the name"),
+        (["compression", "-p", "corpus=none.txt"], "corpus: got 'none.txt'; expected the name of"),
         (["perceptron", "--profile", "huge"], "'huge' is not one of 'smoke', 'laptop', 'paper'"),
         (["perceptron", "-o", "out.html"], "'out.html'; a notebook's name ends in .ipynb"),
         (["perceptron", "-o", "none/out.ipynb"], "there is no folder none"),
@@ -154,6 +158,90 @@ def test_run_refuses_a_file_of_parameters(build, tmp_path, content, message):
     assert not build.exists()
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("count: int = 3", "count: list = [3]", r"'count: list = \[3\]'"),
+        ("count: int = 3", "count: int = three", "'count: int = three'"),
+        ("count: int = 3", "count = 3", "'count: None = 3'"),
+        ('word: str = "yes"', 'word: str = "a=b"', "a line that papermill does not read"),
+    ],
+)
+def test_parameters_cell_that_cannot_be_read(toy, before, after, message):
+    page = toy / "book" / "toy.md"
+    page.write_text(page.read_text().replace(before, after))
+    wanted = "toy: expected 'name: type = default  # meaning' in its parameters cell, got "
+    assert re.search(wanted + message, call("params", "toy", expect=1).stderr)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "status", "message"),
+    [
+        ("perceptrn", 2, "no experiment 'perceptrn'; did you mean 'perceptron'?"),
+        ("perceptron", 1, "got parameters of Parameters; the experiment 'perceptron' expects Perc"),
+    ],
+)
+def test_experiment_of_the_front_matter_must_be_the_notebooks(toy, experiment, status, message):
+    page = toy / "book" / "toy.md"
+    page.write_text(page.read_text().replace("kernelspec", f"experiment: {experiment}\nkernelspec"))
+    for command in ("sweep", "search"):
+        assert message in call(command, "toy", expect=status).stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (ParameterError("seed: got -1"), 2, "Error: seed: got -1\n"),
+        (schemas.UnknownName("no run 'x'"), 2, "Error: no run 'x'\n"),
+        (OSError(28, "No space left", "a.npz"), 1, "[Errno 28] No space left: 'a.npz'\n"),
+        (FloatingPointError("diverged"), 1, "diverged\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "\nInterrupted; the same command goes on from what is stored.\n",
+        ),
+        (runner.Interrupted("what ran is in x"), 130, "what ran is in x\n"),
+    ],
+)
+def test_errors_are_a_line_and_an_exit_status(build, monkeypatch, error, status, said):
+    def fail(folder):
+        raise error
+
+    monkeypatch.setattr(listing, "stored", fail)
+    assert call("runs", expect=status).output == said
+
+
+@pytest.mark.parametrize("error", [KeyError("a"), TypeError("b"), BrokenPipeError()])
+def test_defects_keep_their_traceback(build, monkeypatch, error):
+    def fail(folder):
+        raise error
+
+    monkeypatch.setattr(listing, "stored", fail)
+    assert CliRunner().invoke(main, ["runs"], standalone_mode=False).exception is error
+
+
+def test_build_with_a_text_that_is_not_there(build, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLBOOK_TINYSTORIES", "none.txt")
+    said = call("build", "--profile", "smoke", expect=1).stderr
+    assert said.startswith("The book was not built")
+    assert f"LLBOOK_TINYSTORIES: got '{tmp_path / 'none.txt'}'; expected the name of a file" in said
+
+
+def test_build_where_nothing_can_be_written(build):
+    build.touch()
+    assert f"cannot write to the folder: File exists: '{build}'" in call("build", expect=1).stderr
+
+
+def test_pdf_of_a_build_that_did_not_end(build):
+    for name in pages(ROOT):
+        (build / "html" / f"{name}.html").parent.mkdir(parents=True, exist_ok=True)
+        (build / "html" / f"{name}.html").touch()
+    said = call("pdf", expect=1).stderr
+    assert said.startswith("No PDF was made")
+    assert f"no {build / 'notebooks' / 'execution.json'}: build the book first" in said
+
+
 def test_names_and_types_of_parameters(tmp_path):
     schema = schemas.schema(ROOT / "book", "perceptron")
     (tmp_path / "p.yaml").write_text("search: {epochs: 3, step_size: 5e-6}\ndata.size: 9\nseed: 1")
@@ -184,8 +272,14 @@ def test_params_of_every_notebook(build, name):
             re.MULTILINE,
         )
     # its profiles are within its ranges
-    for profile in ("smoke", "laptop", "paper"):
+    for profile in PROFILES:
         schema.values(overrides(profile, name).items())
+        assert profile in main.commands["build"].get_help(click.Context(main))
+    # it names the experiment whose run it shows
+    shown = re.findall(r"(\w+)_run\((?:config=)?config", (ROOT / f"book/{name}.md").read_text())
+    assert schema.experiment == (shown[0].replace("_", "-") if shown else None)
+    if shown:
+        assert schema.stored_experiment().config is schema.model
     assert not build.exists()
 
 
@@ -483,7 +577,7 @@ def test_away_from_a_repository(monkeypatch, build):
     "code",
     [
         "import llbook",
-        "from llbook.cli import main\nmain(['params', 'perceptron'], standalone_mode=False)",
+        "from llbook.cli import main\nmain(['params', 'gradient_flow'], standalone_mode=False)",
     ],
 )
 def test_torch_is_not_imported_before_it_is_needed(build, code):
@@ -494,7 +588,7 @@ def test_torch_is_not_imported_before_it_is_needed(build, code):
 
 def test_module_is_the_command(tmp_path):
     assert shutil.which("python") is not None
-    result = run_llbook("params", "perceptron", build=tmp_path / "build")
+    result = run_llbook("params", "gradient_flow", build=tmp_path / "build")
     assert result.returncode == 0
     assert result.stdout.startswith("name ")
 

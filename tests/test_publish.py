@@ -285,6 +285,16 @@ def test_runs_again_for_what_changed_and_says_what(build, root, lines, monkeypat
     )
     build()
     assert lines[0] == "intro: run: records new: toy.npz"
+    # corpus=auto would now read another text
+    (root / "stories.txt").write_text("Once.")
+    monkeypatch.setenv("LLBOOK_TINYSTORIES", str(root / "stories.txt"))
+    build()
+    assert lines[0] == "intro: run: text changed: corpus=auto"
+    (root / "stories.txt").write_text("Twice.")
+    build()
+    assert lines[0] == "intro: run: text changed: corpus=auto"
+    build()
+    assert lines[0].startswith("intro: reused")
     monkeypatch.setattr(executor, "source_hashes", lambda names: {"llbook/cli.py": "0" * 64})
     build()
     assert "code changed: llbook/cli.py" in lines[0]

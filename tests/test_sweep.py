@@ -99,6 +99,7 @@ def build(tmp_path, monkeypatch):
         (["objective", "-p", "seed=0..1"], "stores no run"),
         (["perceptron", "--scheduler", "tcp://a:1", "--workers", "2"], "has its own"),
         (["perceptron", "--workers", "0"], "--workers"),
+        (["language_model", "-p", "path=none.txt"], "data.path: got 'none.txt'; expected the name"),
     ],
 )
 def test_command_refuses_before_anything_starts(build, arguments, message):
