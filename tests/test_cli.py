@@ -26,7 +26,7 @@ from filelock import FileLock
 import llbook.cli
 from llbook.cli import main
 from llbook.parameters import ParameterError, Parameters
-from llbook.publish import listing, runner
+from llbook.publish import listing, runner, tables
 from llbook.publish import schema as schemas
 from llbook.publish.profiles import PROFILES, overrides
 from llbook.publish.site import pages
@@ -242,7 +242,7 @@ def test_pdf_of_a_build_that_did_not_end(build):
     assert f"no {build / 'notebooks' / 'execution.json'}: build the book first" in said
 
 
-def test_names_and_types_of_parameters(tmp_path):
+def test_names_and_types_of_parameters(tmp_path, monkeypatch):
     schema = schemas.schema(ROOT / "book", "perceptron")
     (tmp_path / "p.yaml").write_text("search: {epochs: 3, step_size: 5e-6}\ndata.size: 9\nseed: 1")
     pairs = [*schemas.read_file(tmp_path / "p.yaml"), ("seed", "2"), ("search.epochs", "7")]
@@ -251,6 +251,9 @@ def test_names_and_types_of_parameters(tmp_path):
     values = schema.values(pairs)
     assert values == expected | {"learning_rate": 1.0}
     assert type(values["learning_rate"]) is float
+    monkeypatch.chdir(tmp_path)  # notebooks run elsewhere
+    schema_of_text = schemas.schema(ROOT / "book", "language_model")
+    assert schema_of_text.values([("path", "p.yaml")]) == {"path": str(tmp_path / "p.yaml")}
     config = schema.config(values)
     assert (config.search.epochs, config.data.size, config.training.steps) == (7, 9, 2000)
 
@@ -563,8 +566,23 @@ def test_executed_notebooks_are_listed_shown_and_pruned(toy, build):
     shown = json.loads(call("runs", "show", "toy-", "--json").output)
     assert shown["parameters"]["count"] == 1
     assert shown["id"] == folder.name
+    assert "Nothing to remove" in call("runs", "prune", "--older-than", "1").output
+    assert f"{folder.name}  " in call("runs", "prune", "--dry-run", "--older-than", "0").output
+    assert folder.is_dir()
     call("runs", "prune", "--yes", folder.name)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "shown"),
+    [
+        *(("size", 99_999, "100.0 kB"), ("size", 100_000, "0.1 MB"), ("age", 59.4, "59 s")),
+        *(("age", 60, "1 min"), ("age", 3600, "1 h"), ("age", 86400 * 3, "3 d")),
+        *(("", True, "true"), ("", "", '""'), ("", [], "defaults"), ("", ["a", 1], "a, 1")),
+    ],
+)
+def test_values_of_a_table(column, value, shown):
+    assert tables.readable(column, value) == shown
 
 
 def test_away_from_a_repository(monkeypatch, build):

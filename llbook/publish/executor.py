@@ -54,8 +54,6 @@ LIBRARIES = (
     "torch",
     "zstandard",
 )
-# Tags that change what is executed; all others only change how it is shown.
-_DECIDING_TAGS = frozenset({PARAMETERS, "raises-exception"})
 
 
 @dataclass(frozen=True)
@@ -175,8 +173,8 @@ def _executed(
 def _parts(notebook: NotebookNode, parameters: Mapping[str, Any]) -> dict[str, Any]:
     cells = {}
     for number, cell in enumerate(code_cells(notebook), 1):
-        deciding = sorted(_DECIDING_TAGS & set(tags(cell)))
-        content = json.dumps([cell.source, deciding], ensure_ascii=False)
+        # all other tags only change how it is shown
+        content = json.dumps([cell.source, PARAMETERS in tags(cell)], ensure_ascii=False)
         cells[f"code cell {number}"] = hashlib.sha256(content.encode()).hexdigest()
     return {
         "cells": cells,

@@ -118,16 +118,13 @@ def parameters_cell(notebook: NotebookNode, name: str) -> dict[str, tuple[Any, s
 
 
 def check_executed(notebook: NotebookNode, name: str) -> None:
-    """Raise :class:`NotebookError` for a code cell that was not executed, or whose output is an
-    error that the cell's tags do not announce."""
+    """Raise :class:`NotebookError` for a code cell that was not executed, or whose output is an error."""
     for number, cell in enumerate(code_cells(notebook), 1):
         if not cell.source.strip():
             continue
         where = f"{name}: code cell {number} ({_first_line(cell.source)!r})"
         if cell.execution_count is None:
             raise NotebookError(f"{where} was not executed")
-        if "raises-exception" in tags(cell):
-            continue
         for output in cell.outputs:
             if output.output_type == "error":
                 raise NotebookError(f"{where} ended with {output.ename}: {output.evalue}")

@@ -17,7 +17,6 @@ import yaml
 from llbook.publish.executor import LIBRARIES, execute_once
 from llbook.publish.kernel import Settings
 from llbook.publish.notebooks import NotebookError
-from llbook.publish.profiles import overrides
 from llbook.publish.schema import Schema
 from llbook.runs.files import in_use, replacing, unwritable, write_json
 from llbook.runs.provenance import provenance
@@ -48,7 +47,7 @@ def run(
         schema: the notebook's.
         settings: folders, time limit.
         values: short name → value, of :meth:`Schema.values`.
-        profile: what to change in the defaults before.
+        profile: where some of the values come from, to be written down.
         output: the executed notebook is copied there, if it succeeds.
         progress: show on stderr which cell runs.
 
@@ -62,12 +61,11 @@ def run(
     """
     start = time.perf_counter()
     file = f"{Path(schema.notebook).name}.ipynb"
-    changed = overrides(profile, schema.notebook) | dict(values)
-    parameters = {short: p.default for short, p in schema.parameters.items()} | changed
+    parameters = {short: p.default for short, p in schema.parameters.items()} | dict(values)
     facts: dict[str, Any] = {
         "notebook": schema.notebook,
         "profile": profile,
-        "changed": {schema.parameters[short].name: value for short, value in changed.items()},
+        "changed": {schema.parameters[short].name: value for short, value in values.items()},
         "parameters": {schema.parameters[short].name: v for short, v in parameters.items()},
         **provenance(parameters.get("device", "auto"), LIBRARIES),
     }
@@ -87,7 +85,7 @@ def run(
         try:
             with in_use(unfinished):
                 notebook, runs = execute_once(
-                    schema.notebook, settings, changed, partial=unfinished / file, progress=progress
+                    schema.notebook, settings, values, partial=unfinished / file, progress=progress
                 )
         except NotebookError as error:
             _mark(unfinished / file, "failed", str(error).partition("\n")[0])

@@ -13,10 +13,11 @@ import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import nbformat
 import yaml
+from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from llbook.parameters import ParameterError, Parameters, from_notebook, is_file, limits, nearest
@@ -73,29 +74,16 @@ class Parameter:
 
     def described(self) -> dict[str, Any]:
         """As JSON has it; bounds and choices under JSON Schema's names."""
-        words = {
-            "ge": "minimum",
-            "gt": "exclusiveMinimum",
-            "le": "maximum",
-            "lt": "exclusiveMaximum",
-            "multiple_of": "multipleOf",
-        }
-        bounds = {
-            word: getattr(bound, name)
-            for bound in self.field.metadata
-            for name, word in words.items()
-            if hasattr(bound, name)
-        }
-        if choices := getattr(self.field.annotation, "__args__", ()):
-            bounds["enum"] = list(choices)
+        kind: Any = Annotated[self.field.annotation, self.field]
+        schema = TypeAdapter(kind).json_schema()
         return {
             "name": self.name,
             "short": self.short,
-            "type": self.type,
-            "default": self.default,
             "range": limits(self.field)
             or ("true, false" if self.field.annotation is bool else "any"),
-            **bounds,
+            **{name: bound for name, bound in schema.items() if name != "description"},
+            "type": self.type,
+            "default": self.default,
             "meaning": self.meaning,
         }
 
@@ -133,7 +121,7 @@ class Schema:
         if last in self.parameters:
             hint = f"did you mean {self.parameters[last].name!r}?"
         else:
-            hint = nearest(name, [*dotted, *(self.parameters.keys() - dotted.keys())])
+            hint = nearest(name, dict.fromkeys([*dotted, *self.parameters]))
         raise ParameterError(f"unknown parameter {name!r} (value {value!r}); {hint}")
 
     def values(self, given: Iterable[tuple[str, Any]]) -> dict[str, Any]:
