@@ -301,14 +301,14 @@ def test_runs_again_for_what_changed_and_says_what(build, root, lines, monkeypat
 
 
 @pytest.mark.usefixtures("no_site")
-def test_key_of_a_notebook(build, root, lines, monkeypatch):
+def test_key_of_a_notebook(build, root, lines):
     edit(root / "book" / "intro.md", ":tags: [parameters]", ":tags: [parameters, hide-input]")
     build(overrides=lambda profile, notebook: {"steps": 4})
     notebook = nbformat.read(root / "build" / "notebooks" / "intro.ipynb", as_version=4)
     parts = {"cells", "parameters", "code", "versions", "Python", "device", "records", "text"}
     assert notebook.metadata["llbook"]["parts"].keys() == parts
     defaults, injected, _ = (cell for cell in notebook.cells if cell.cell_type == "code")
-    assert injected.source.endswith("steps = 4")
+    assert injected.source.endswith("steps = 4\n")
     assert defaults.metadata["tags"] == ["parameters", "hide-input"]
     assert injected.metadata["tags"] == ["hide-input", "injected-parameters"]
     # how a cell is shown does not matter
