@@ -14,7 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PAD", "Vocabulary", "build_vocabulary", "encode_texts"]
+__all__ = ["PAD", "TOKENISER", "Vocabulary", "build_vocabulary", "encode_texts"]
+
+TOKENISER = ("mistral-common", "sentencepiece")
+"""The distributions whose version decides the tokens of a text."""
 
 PAD = -1  # outside the vocabulary, so that V counts only what can be predicted
 

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from llbook.data.tokens import TOKENISER
 from llbook.experiments import language_model, perceptron
 from llbook.experiments.language_model import LanguageModelConfig
 from llbook.experiments.perceptron import PerceptronConfig
@@ -150,6 +151,7 @@ def language_explorer(config: ExplorerConfig) -> Run:
         settings | {"corpus_name": corpus.name, "corpus_sha256": corpus.sha256},
         compute,
         (*language_model.CODE, *_OWN),
+        libraries=TOKENISER,
     )
 
 

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from llbook.data.stories import Corpus, load_corpus
+from llbook.data.tokens import TOKENISER
 from llbook.data.windows import StoryExamples, story_examples
 from llbook.experiments.collecting import Collector
 from llbook.experiments.perceptron import condense
@@ -436,6 +437,7 @@ def language_model_run(
         settings | facts,
         computed,
         CODE,
+        libraries=TOKENISER,
         resumable=True,
     )
 
