@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from llbook.experiments.language_model import LanguageModelConfig, language_model_run
+from llbook.experiments.experiment import registry
 from llbook.runs.entries import entries
 from llbook.runs.files import leftovers, replacing, scratch, write_json
 from llbook.runs.folders import build_folder, records_folder, repository_root
@@ -126,16 +126,18 @@ def test_all_that_decides_a_run_is_in_its_key(store, monkeypatch):
     assert not computed_anew(store)
 
 
-def test_the_language_model_is_known_by_its_tokeniser(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["language-model", "explorer-language-model"])
+def test_the_language_model_is_known_by_its_tokeniser(tmp_path, monkeypatch, name):
     monkeypatch.setenv("LLBOOK_BUILD", str(tmp_path))
-    config = LanguageModelConfig.from_flat({"corpus": "grammar", "size": 4, "desired_size": 4})
+    experiment = registry()[name]
+    config = experiment.config.from_flat({"corpus": "grammar"})
     ids, installed = set(), importlib.metadata.version
     for name in ("nothing", "mistral-common", "sentencepiece"):
         monkeypatch.setattr(
             "importlib.metadata.version", lambda n, name=name: "0" if n == name else installed(n)
         )
         with stored_only(), pytest.raises(NotStored) as caught:
-            language_model_run(config)
+            experiment.run(config)
         ids.add(caught.value.id)
     assert len(ids) == 3
 

@@ -14,10 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PAD", "TOKENISER", "Vocabulary", "build_vocabulary", "encode_texts"]
-
-TOKENISER = ("mistral-common", "sentencepiece")
-"""The distributions whose version decides the tokens of a text."""
+__all__ = ["PAD", "Vocabulary", "build_vocabulary", "encode_texts"]
 
 PAD = -1  # outside the vocabulary, so that V counts only what can be predicted
 
