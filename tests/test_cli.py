@@ -31,6 +31,7 @@ from llbook.publish import schema as schemas
 from llbook.publish.profiles import PROFILES, overrides
 from llbook.publish.site import pages
 from llbook.runs.entries import entries
+from llbook.runs.files import leftovers
 from llbook.runs.run import write_run
 from llbook.runs.store import RunStore
 
@@ -444,7 +445,7 @@ def test_stopped_in_the_middle_of_a_search(tmp_path, how):
     output, errors = process.communicate(timeout=60)
     wait_for(lambda: gone(kernel))
     assert output == ""
-    assert not [p for p in (build / "runs").iterdir() if re.search(r"-[0-9a-f]{12}$", p.name)]
+    assert not list((build / "runs").glob("*.npz"))
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert errors.startswith("perceptron: interrupted; what ran of it is in")
@@ -453,9 +454,14 @@ def test_stopped_in_the_middle_of_a_search(tmp_path, how):
         assert json.loads((folder / "run.json").read_text())["state"] == "interrupted"
         assert [p.name for p in build.iterdir()] == ["runs"]
     else:
-        # the next one is not held up by what is left
+        # the next one is not held up by what is left, and that can be removed
         result = run_llbook("run", "perceptron", "--profile", "smoke", build=build)
         assert result.returncode == 0, result.stderr
+        assert {path.name.partition("-")[0] for path in leftovers(build)} == {".run", ".perceptron"}
+        assert run_llbook("runs", "prune", "--yes", build=build).returncode == 0
+        assert [p.name for p in build.iterdir()] == ["runs"]
+        assert leftovers(build) == []
+        the_folder(build)
 
 
 # the run store

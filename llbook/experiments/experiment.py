@@ -8,13 +8,16 @@ needs one more line, in :data:`REGISTERED`.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch.distributed
 
 from llbook.experiments.collecting import Arrays, Collector, SearchConfig, collected
@@ -75,6 +78,8 @@ class Experiment(Generic[C]):
         code: modules and packages whose source decides its results, beside those that
             all experiments share.
         recorded: settings that are kept as records, by name.
+        sweeps: recorded sweeps, by name: flat parameters of each point, as changes to the
+            defaults. One record holds a whole sweep.
         facts: what decides the results beside the configuration, as JSON types: a text's
             checksum.
         known_by_facts: dotted parameters that do not matter once the facts are known.
@@ -88,6 +93,7 @@ class Experiment(Generic[C]):
     measure: type[Collector]
     code: tuple[str, ...]
     recorded: Mapping[str, Recorded] = field(default_factory=dict)
+    sweeps: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     facts: Callable[[C], dict[str, Any]] = _no_facts
     known_by_facts: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
@@ -158,9 +164,10 @@ class Experiment(Generic[C]):
             if optional or not setting.optional
         }
 
-    def record_names(self) -> list[str]:
+    def record_names(self, *, optional: bool = True) -> list[str]:
         """Of all records that :meth:`write_records` makes."""
-        return list(self.recorded_configs())
+        sweeps = [f"{self.name}-{sweep}" for sweep in self.sweeps]
+        return [*self.recorded_configs(optional=optional), *sweeps]
 
     def record_name(self, setting: str, seed: int) -> str:
         """How a record is called."""
@@ -174,13 +181,17 @@ class Experiment(Generic[C]):
         Raises:
             ValueError: a name that is no record's; before anything is run.
         """
-        configs = self.recorded_configs()
-        chosen = list(self.recorded_configs(optional=False) if names is None else names)
+        configs, known = self.recorded_configs(), self.record_names()
+        chosen = self.record_names(optional=False) if names is None else list(names)
         for name in chosen:
-            if name not in configs:
-                raise ValueError(f"no record is called {name!r}; there are: {', '.join(configs)}")
+            if name not in known:
+                raise ValueError(f"no record is called {name!r}; there are: {', '.join(known)}")
         for name in chosen:
-            save_record(self._condensed(configs[name], progress), record_path(name))
+            if name in configs:
+                run = self._condensed(configs[name], progress)
+            else:
+                run = self.sweep(name.removeprefix(f"{self.name}-"), progress=progress)
+            save_record(run, record_path(name))
 
     def load_records(self, *, recompute: bool = False) -> dict[str, list[Run]]:
         """The recorded runs of every setting, in the order of its seeds.
@@ -210,6 +221,54 @@ class Experiment(Generic[C]):
             if not recorded.optional or all(record_path(name).is_file() for name in names[setting])
         }
 
+    def sweep(self, name: str, *, progress: bool = False) -> Run:
+        """All runs of a recorded sweep as one, with a row per point.
+
+        Returns:
+            A run whose arrays are the parameters that differ between the M points, each (M,);
+            ``history_*`` (M, 2), the measures of the first and of the last policy; ``course_*``
+            (M, E), of all measured ones, where the points have as many; ``seconds`` (M,). A search that diverged is a row of NaN. The other parameters are in its
+            configuration.
+
+        Raises:
+            ValueError: no search came to an end.
+        """
+        configs = [self.config.from_flat(point) for point in self.sweeps[name]]
+        runs = [self._run_unless_diverged(config, progress) for config in configs]
+        done = [run for run in runs if run is not None]
+        if not done:
+            raise ValueError(
+                f"{name}: expected a training that comes to an end, got {len(runs)} that do not"
+            )
+        rows = [config.flat() for config in configs]
+        varied = [key for key in rows[0] if len({row[key] for row in rows}) > 1]
+        arrays = {key: np.array([row[key] for row in rows]) for key in varied}
+        for key in done[0].arrays:
+            if key.startswith("history_"):
+                ends = [run.arrays[key][[0, -1]] if run else (math.nan,) * 2 for run in runs]
+                arrays[key] = np.array(ends)
+                if len(runs) == len(done) and len({len(run.arrays[key]) for run in done}) == 1:
+                    course = np.array([run.arrays[key] for run in done])
+                    arrays[key.replace("history_", "course_")] = course.astype(np.float32)
+        seconds = [run.provenance["seconds"] if run else math.nan for run in runs]
+        arrays["seconds"] = np.array(seconds)
+        dotted = self.config.parameters()
+        ids = [run.id if run else "diverged" for run in runs]
+        kind = f"{self.name}-{name}"
+        return Run(
+            f"{kind}-{hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:12]}",
+            kind,
+            _without(done[0].config, [dotted[key] for key in varied]),
+            done[-1].provenance | {"seconds": round(float(np.nansum(seconds)), 3), "runs": ids},
+            arrays,
+        )
+
+    def _run_unless_diverged(self, config: C, progress: bool) -> Run | None:
+        try:
+            return self.run(config, progress=progress)
+        except FloatingPointError:
+            return None
+
     def _condensed(self, config: C, progress: bool) -> Run:
         run = self.run(config, progress=progress)
         return replace(run, arrays=self.measure.condense(run.arrays))
@@ -219,18 +278,25 @@ class Experiment(Generic[C]):
             before(path)
             return self.compute(config, progress=progress, checkpoint=path)
 
-        settings = config.model_dump()
-        for name in self.known_by_facts:
-            section, _, inner = name.rpartition(".")
-            del (settings[section] if section else settings)[inner]
+        settings = _without(config.model_dump(), self.known_by_facts)
         return default_store().load_or_compute(
             self.name,
             settings | self.facts(config),
             compute,
             (*_CODE, *self.code),
+            libraries=self.libraries,
             resumable=True,
         )
 
 
 # What decides the results of every experiment.
 _CODE = ("llbook.tasks.task", "llbook.optimal", "llbook.measures", "llbook.experiments.collecting")
+
+
+def _without(settings: Mapping[str, Any], dotted: Iterable[str]) -> dict[str, Any]:
+    """Nested settings without those of these dotted names."""
+    kept = {k: dict(v) if isinstance(v, Mapping) else v for k, v in settings.items()}
+    for name in dotted:
+        section, _, inner = name.rpartition(".")
+        del (kept[section] if section else kept)[inner]
+    return kept

@@ -312,6 +312,17 @@ _LARGEST = {
     "step_size": 1.0,
 }
 
+# What was tried before the defaults were chosen: the step size of the search for one training,
+# then other trainings.
+_STUDY = [
+    {"epochs": 5, "initial_scale": scale, "learning_rate": rate, "step_size": step_size}
+    for scale, rate, step_size in (
+        *((0.1, 0.1, 8.0), (0.1, 0.1, 32.0), (0.1, 0.1, 128.0)),
+        *((0.1, 0.2, 8.0), (0.1, 0.2, 32.0)),
+        *((0.02, 0.05, 8.0), (0.02, 0.1, 8.0)),
+    )
+]
+
 # The recorded settings in which T and N double from one to the next, as in the paper's Table 2.
 LADDER = ("short", "laptop", "long")
 
@@ -336,6 +347,7 @@ LANGUAGE_MODEL = Experiment(
             _TABLE_2 | {"steps": 4000, "size": 2**14, "vocabulary": 5000}, (0,), optional=True
         ),
     },
+    sweeps={"study": _STUDY},
     facts=_text_facts,
     known_by_facts=("data.corpus", "data.path"),
     libraries=("mistral-common", "sentencepiece"),
