@@ -8,6 +8,7 @@ import pytest
 
 from llbook.figures import scaling as figures
 from llbook.figures.style import shown_data
+from llbook.measures.rivals import held_out_errors, law_is_best
 from llbook.measures.scaling import (
     FEWEST,
     STRETCH,
@@ -17,6 +18,7 @@ from llbook.measures.scaling import (
     bootstrap,
     equation_9,
     fit,
+    thinned,
 )
 from llbook.report import scaling as report
 
@@ -55,6 +57,20 @@ def test_the_search_leaves_out_what_is_no_law():
     assert found.l0 == pytest.approx(2.0, rel=0.05)
     assert found.beta == pytest.approx(0.3, rel=0.1)
     assert found.r2 > 0.9999
+
+
+@pytest.mark.parametrize(
+    ("b", "beta", "l0"),
+    [(50.0, 0.4, 1.5), (200, 0.3, 2.0), (3.16e8, 0.12, 1.0), (3e8, 0.12, 0.051), (5, 0.6, 0.01)],
+)
+def test_l0_is_searched_finely_enough_for_b(b, beta, l0):
+    for steps in (STEPS, np.arange(4001)):
+        found = fit(steps, curve(b, beta, l0, steps=steps))
+        assert found.laws[0].b == pytest.approx(b, rel=0.01)
+        assert found.laws[0].l0 == pytest.approx(l0, rel=0.03)
+        assert (np.diff(found.floors) >= 0).all() and found.r2.shape[0] == len(found.floors)
+    draws = bootstrap(found, draws=3)
+    np.testing.assert_allclose(draws.b, b, rtol=0.01)
 
 
 def test_curves_share_t0_and_l0():
@@ -182,6 +198,43 @@ def test_draws_that_do_not_fall_have_no_law():
     assert 0 < lost.sum() < 200
     assert np.isnan(draws.l0[lost]).all() and np.isnan(draws.log_b[lost]).all()
     assert (draws.beta[~lost] > 0).all() and np.isfinite(draws.t0[~lost]).all()
+
+
+T_ = np.maximum(STEPS, 1).astype(float)
+RIVALS = {
+    "power law with L₀": curve(200, 0.3, 2.0),
+    "power law": curve(3e8, 0.12),
+    "exponential with L₀": 2 + 3 * np.exp(-T_ / 300),
+    "exponential": 9 * np.exp(-T_ / 900),
+    "a / ln t with L₀": 1 + 8 / np.log(T_ + (T_ < 2)),
+    "a / ln t": 8 / np.log(T_ + (T_ < 2)),
+}
+
+
+@pytest.mark.parametrize("form", RIVALS)
+def test_each_form_is_told_from_the_others_on_steps_held_out(form):
+    errors = held_out_errors(STEPS, RIVALS[form])
+    assert set(errors) == set(RIVALS)
+    assert errors[form] < 1e-6
+    assert errors[form] <= 1.01 * min(errors.values()) or errors[form] < 1e-7
+    assert law_is_best(errors) == [form.startswith("power")]
+
+
+def test_r2_does_not_tell_forms_apart():
+    """Why the law is held against others at all."""
+    for name in ("exponential with L₀", "a / ln t with L₀", "a / ln t"):
+        assert fit(STEPS, RIVALS[name]).laws[0].r2 > 0.99, name
+
+
+def test_held_out_steps_do_not_enter_the_fits():
+    """What comes after half of the steps changes the errors, and by as much as it is off."""
+    broken = np.where(STEPS > 1000, 9.0, RIVALS["exponential"])
+    t = thinned(STEPS, broken)[0]
+    late = t[t > 1000]
+    expected = np.sqrt(np.mean((9 - 9 * np.exp(-late / 900)) ** 2))
+    assert held_out_errors(STEPS, broken)["exponential"] == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(NoLawError, match="got 12 points from 1 to 12"):
+        held_out_errors(STEPS[:26], broken[:26])
 
 
 def test_no_draws():
