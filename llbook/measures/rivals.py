@@ -57,7 +57,8 @@ class Form:
 
     def error(self, t: Array, curve: Array, seen: NDArray[np.bool_]) -> float:
         """Root mean square of what is missed on the steps that are not ``seen``."""
-        logs = np.linspace(*np.log(self.bounds), 60 if self.bounds[0] < self.bounds[1] else 1)
+        low, high = np.log(self.bounds)
+        logs = np.linspace(low, high, 60 if low < high else 1)
 
         def residual(log: float) -> float:
             return self.fitted(float(np.exp(log)), t, curve, seen)[1]
