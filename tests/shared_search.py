@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch.distributed as dist
 
-from llbook.experiments import language_model
-from llbook.experiments.language_model import LanguageModelConfig
+from llbook.experiments.language_model import LANGUAGE_MODEL, LanguageModelConfig, build_task
 from llbook.optimal import distributed
 from llbook.optimal.distributed import Shared, SharedTrajectory
 from llbook.optimal.process import constant_policy, train
@@ -49,9 +48,9 @@ def searched(config, out, path, dies_after):
     rank = dist.get_rank() if dist.is_initialized() else 0
     if dies_after and rank == distributed.process_count() - 1:
         die_at(dies_after)
-    arrays = language_model.compute(config, checkpoint=path)
+    arrays = LANGUAGE_MODEL.compute(config, checkpoint=path)
     if shared:
-        task = language_model.build_task(config, language_model.load_examples(config)[1])
+        task = build_task(config)
         policy = constant_policy(task, config.training.steps)
         process = train(task, policy)
         assert isinstance(process.trajectory, SharedTrajectory)

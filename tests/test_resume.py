@@ -17,7 +17,7 @@ SEARCHES = {
         "epochs": 60,
         "measure_every": 1,
     },
-    "language_model": {
+    "language-model": {
         "corpus": "grammar",
         "size": 16,
         "desired_size": 8,

@@ -22,7 +22,7 @@ from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
 from llbook.parameters import ParameterError, Parameters
 from llbook.report import language_model, paper, perceptron, scaling
-from llbook.report.numbers import number, spread, table, values
+from llbook.report.numbers import flat_parameters, number, spread, table, values
 from llbook.report.verdicts import (
     MARKS,
     Verdict,
@@ -165,7 +165,7 @@ def figures(
     sizes = runs[0].config["data"] | runs[0].config["training"]
     full = all(sizes[name] >= least for name, least in printed.scale.items())
     as_printed = full and (experiment != "perceptron" or setting == PRINTED)
-    same = {**live.config, "seed": 0} == {**runs[0].config, "seed": 0}
+    same = flat_parameters(live) | {"seed": 0} == flat_parameters(runs[0]) | {"seed": 0}
     found = []
     for verdict in report.verdicts(_arrays(runs)):
         mine = own[verdict.key]

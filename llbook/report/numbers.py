@@ -12,11 +12,21 @@ import numpy as np
 from IPython.display import HTML
 from numpy.typing import NDArray
 
+from llbook.experiments.experiment import registry
 from llbook.experiments.perceptron import PerceptronConfig
 from llbook.parameters import Parameters
 from llbook.runs.store import Run, provenance_line
 
-__all__ = ["number", "page_print", "per_cent", "small_print", "spread", "table", "values"]
+__all__ = [
+    "flat_parameters",
+    "number",
+    "page_print",
+    "per_cent",
+    "small_print",
+    "spread",
+    "table",
+    "values",
+]
 
 
 def small_print(run: Run, notebook: str, usual: Parameters | None = None) -> HTML:
@@ -44,6 +54,14 @@ def page_print(notebook: str, config: PerceptronConfig) -> HTML:
         [notebook, ", ".join(changed) or "default parameters", "computed in the page"]
     )
     return HTML(f'<p class="provenance">{escape(line)}</p>')
+
+
+def flat_parameters(run: Run) -> dict[str, Any]:
+    """Flat parameters of a run; its experiment's defaults where it does not say, as older ones do not."""
+    sections = [part for part in run.config.values() if isinstance(part, Mapping)]
+    own = {name: value for part in (run.config, *sections) for name, value in part.items()}
+    usual: dict[str, Any] = registry()[run.kind].config().flat()
+    return {name: own.get(name, value) for name, value in usual.items()}
 
 
 def number(value: float | np.floating[Any], digits: int = 3) -> str:

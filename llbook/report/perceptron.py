@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from llbook.experiments.perceptron import PerceptronConfig
 from llbook.report import paper
+from llbook.report.numbers import flat_parameters
 from llbook.report.verdicts import Verdict, figure_verdicts
 from llbook.runs.store import Run
 
@@ -26,14 +27,14 @@ _WORDS: dict[tuple[str, Any], str] = {
 
 def setting_label(runs: Sequence[Run]) -> str:
     """θ₀, K, and whatever else a setting changes of the defaults, in a few signs."""
-    usual = PerceptronConfig().flat()
-    sections = [part for part in runs[0].config.values() if isinstance(part, Mapping)]
-    own = {name: value for part in sections for name, value in part.items()}
+    own, usual = flat_parameters(runs[0]), PerceptronConfig().flat()
+    for name in ("seed", "device", "measure_every"):
+        del own[name]
     words = [_WORDS["initialisation", own.pop("initialisation")], f"K = {own.pop('desired_size')}"]
     if noise := own.pop("label_noise", 0):
         words.append(f"{100 * noise:g}% label noise")
     for name, value in own.items():
-        if value != usual.get(name):
+        if value != usual[name]:
             shown = f"{value:g}" if isinstance(value, float) else value
             sign = _SIGNS.get(name, name.replace("_", " "))
             words.append(_WORDS.get((name, value), f"{sign} = {shown}"))
