@@ -247,8 +247,13 @@ def zero_weights(run: Arrays) -> Figure:
     return figure
 
 
-def learned_weights(run: Arrays) -> Figure:
-    """Figure 9: distribution of γ_{n,t}/max_n γ_{n,t} over examples already learned."""
+def learned_weights(run: Arrays, bound: float, share: float) -> Figure:
+    """Figure 9: distribution of γ_{n,t}/max_n γ_{n,t} over examples already learned.
+
+    Args:
+        run: its arrays.
+        bound, share: the paper's; more than this share lies below the bound.
+    """
     counts = run["learned_counts"]
     figure, axes = style.subplots()
     total = counts.sum()
@@ -263,13 +268,13 @@ def learned_weights(run: Arrays) -> Figure:
     else:
         edges = np.linspace(0, 1, len(counts) + 1)
         axes.plot(edges, 100 * np.concatenate([[0], counts.cumsum()]) / total)
-        axes.axvline(0.2, color=style.PAPER, linestyle="--", linewidth=1.2)
+        axes.axvline(bound, color=style.PAPER, linestyle="--", linewidth=1.2)
         axes.axhline(
-            90,
+            100 * share,
             color=style.PAPER,
             linestyle="--",
             linewidth=1.2,
-            label="paper: more than 90% below 0.2",
+            label=f"paper: more than {100 * share:.0f}% below {bound:g}",
         )
         axes.legend(loc="lower right")
     axes.set(
