@@ -22,14 +22,16 @@ _WORDS: dict[tuple[str, Any], str] = {
     ("initialisation", "zero"): "θ₀ = 0",
     ("objective", "mean"): "on J/T",
     ("schedule", "linear"): "decaying",
+    **{("method", name): name for name in ("spectral", "mirror", "two-stage")},
+    **{("start", name): f"from {name}" for name in ("equal", "greedy", "static")},
 }
 
 
 def setting_label(runs: Sequence[Run]) -> str:
     """θ₀, K, and whatever else a setting changes of the defaults, in a few signs."""
     own, usual = flat_parameters(runs[0]), PerceptronConfig().flat()
-    for name in ("seed", "device", "measure_every"):
-        del own[name]
+    for name in ("seed", "device", "measure_every", "sparse_every"):
+        own.pop(name, None)
     words = [_WORDS["initialisation", own.pop("initialisation")], f"K = {own.pop('desired_size')}"]
     if noise := own.pop("label_noise", 0):
         words.append(f"{100 * noise:g}% label noise")
