@@ -12,6 +12,7 @@ import termios
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -537,6 +538,11 @@ def test_runs_why(build):
     assert "did you mean 'seed'" in call("runs", "why", "perceptron", "-psede=1", expect=2).output
 
 
+def stopped(checkpoint):
+    checkpoint.write_bytes(b"half")
+    raise KeyboardInterrupt
+
+
 def test_runs_prune_removes_what_is_of_no_use(store):
     kept = ids(store)
     (store.folder / "toy-000000000000.npz.damaged-1").touch()
@@ -547,21 +553,41 @@ def test_runs_prune_removes_what_is_of_no_use(store):
     write_run(old, store.folder / f"{old.id}.npz")
     checkpoint = store.folder / "toy-000000000003.checkpoint.safetensors"
     checkpoint.write_bytes(b"x" * 1000)
+    left_over = store.folder.parent / ".run-abc"
+    left_over.mkdir()
+    os.utime(left_over, (0, 0))
+    for x in (3, 4):
+        with pytest.raises(KeyboardInterrupt):
+            store.load_or_compute("toy", {"x": x, "device": "cpu"}, stopped, CODE, resumable=True)
+    text = call("runs").output
+    outdated, resumable = (
+        re.search(rf"^(toy-[0-9a-f]+) +interrupted .* x = {x}, device = cpu$", text, re.M)[1]
+        for x in (3, 4)
+    )
+    notes = store.folder / f"{outdated}.checkpoint.json"
+    notes.write_text(notes.read_text().replace(f'"torch": "{version("torch")}"', '"torch": "1.1"'))
     before = {p.name for p in store.folder.iterdir()}
 
     text = call("runs", "prune", "--dry-run").output
     assert "torch 1.0 → " in text
+    assert re.search(rf"^{outdated}.checkpoint .* torch 1.1 → ", text, re.M)
+    assert re.search(r"^.run-abc .* unfinished", text, re.M)
     assert "nobody to ask" in call("runs", "prune", expect=2).output
     assert {p.name for p in store.folder.iterdir()} == before
-    assert "Removed 4" in call("runs", "prune", "--yes").output
+    assert "Removed 6" in call("runs", "prune", "--yes").output
+    assert not left_over.exists()
     assert ids(store) == kept
     assert checkpoint.exists()
     left = {p.name for p in store.folder.iterdir() if not p.name.endswith(".lock")}
-    assert left == {f"{id}.npz" for id in kept} | {checkpoint.name}
+    notes = {f"{resumable}.checkpoint.{end}" for end in ("json", "safetensors")}
+    assert left == {f"{id}.npz" for id in kept} | {checkpoint.name} | notes
+    assert (
+        json.loads(call("runs", "show", f"{resumable}.ch", "--json").output)["parameters"]["x"] == 4
+    )
     assert "Removed 1" in call("runs", "prune", "--yes", "toy-000000000003").output
     assert not checkpoint.exists()
-    assert "Removed 3" in call("runs", "prune", "--yes", "--older-than", "0").output
-    assert not ids(store)
+    assert "Removed 4" in call("runs", "prune", "--yes", "--older-than", "0").output
+    assert not entries(store.folder)
 
 
 def test_runs_prune_leaves_what_a_process_uses(store):
