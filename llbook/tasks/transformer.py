@@ -31,8 +31,8 @@ from llbook.tasks.head import (
 )
 
 __all__ = [
-    "PAD",
     "ACTIVATIONS",
+    "PAD",
     "Architecture",
     "Prefix",
     "dual_body",
