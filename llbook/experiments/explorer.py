@@ -154,6 +154,7 @@ LANGUAGE_MODEL = replace(
     measure=_LanguageSample,
     code=(*language_model.LANGUAGE_MODEL.code, __name__),
     recorded={},
+    sweeps={},
     shared=False,
 )
 
