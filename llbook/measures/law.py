@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from llbook.tasks.perceptron import Perceptron
 from llbook.tasks.task import Task
 
 __all__ = [
@@ -42,21 +41,7 @@ def contributions(task: Task, process: Any, *, examples: Any = None) -> Tensor:
         examples: the set whose mean loss is L; the desired set unless given.
     """
     examples = task.desired if examples is None else examples
-    if isinstance(task, Perceptron):
-        states = process.trajectory[:-1]
-        slopes = task.trajectory_gradients(states, examples)
-        signed = task.training.signed
-        result = states.new_empty(len(states), task.size)
-        for rows, at, along in zip(
-            result.split(BLOCK), states.split(BLOCK), slopes.split(BLOCK), strict=True
-        ):
-            torch.sigmoid_(torch.mm(at, signed.T, out=rows).neg_()).mul_(along @ signed.T).neg_()
-        return result
-    result = task.initial.new_empty(process.steps, task.size)
-    for t, row in enumerate(result):
-        theta = process.trajectory[t]
-        row.copy_(task.directional_derivatives(theta, task.mean_gradient(theta, examples)[1]))
-    return task.gather(result)
+    return task.gather(task.contributions(process.trajectory, examples))
 
 
 def future_contributions(task: Task, gradient: Tensor) -> Tensor:
