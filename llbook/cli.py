@@ -207,7 +207,6 @@ def search(notebook: str, given: tuple[str, ...], file: Path | None, profile: st
         raise click.UsageError(str(error.args[0])) from None
     try:
         config = schema.config(values)
-        distributed.start()
         experiment = next(e for e in registry().values() if e.config is schema.model)
         run = experiment.shared_run(config, progress=True)
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:

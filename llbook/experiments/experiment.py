@@ -21,7 +21,7 @@ import numpy as np
 import torch.distributed
 
 from llbook.experiments.collecting import Arrays, Collector, SearchConfig, collected
-from llbook.optimal.distributed import process_count, told
+from llbook.optimal.distributed import process_count, start, told
 from llbook.runs.store import Run, default_store, load_record, record_path, save_record
 from llbook.tasks.task import Task
 
@@ -114,7 +114,7 @@ class Experiment(Generic[C]):
         return self._run(config, progress, lambda path: None)
 
     def shared_run(self, config: C, *, progress: bool = False) -> Run | None:
-        """:meth:`run` by all processes that ``torchrun`` started, together.
+        """:meth:`run` by all processes that ``torchrun`` started, which are joined, together.
 
         The store and the checkpoint have to be where all of them can read. The run is the
         same as that of one process but for rounding, and has the same key.
@@ -126,6 +126,7 @@ class Experiment(Generic[C]):
             ValueError: an experiment that several processes cannot share; fewer examples of a
                 set than processes; processes that read different texts.
         """
+        start(config.device)
         if process_count() == 1:
             return self.run(config, progress=progress)
         if not self.shared:

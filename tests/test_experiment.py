@@ -1,0 +1,213 @@
+"""What an experiment is: one file and one line make a new one; runs, sweeps and texts of those there are."""
+
+import math
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from llbook.cli import main
+from llbook.experiments import experiment
+from llbook.experiments.experiment import Recorded, registry
+from llbook.experiments.language_model import LanguageModelConfig, load_examples
+from llbook.experiments.perceptron import PERCEPTRON
+from llbook.optimal import distributed
+from llbook.publish import listing
+from llbook.report.sweep import recorded_table
+from llbook.runs.store import load_record
+
+THIRD = '''
+"""Linear regression on noisy targets: a third experiment."""
+
+import torch
+from pydantic import Field
+
+from llbook.experiments.collecting import (
+    LawMeasures, SearchConfig, SearchParameters, TrainingParameters
+)
+from llbook.experiments.experiment import Experiment, Recorded
+from llbook.parameters import Section
+from llbook.tasks.least_squares import LeastSquares, Rows
+
+
+class Data(Section):
+    size: int = Field(12, ge=1, le=1000, description="N, training examples")
+    noise: float = Field(0.5, ge=0, le=10, description="of the training targets")
+
+
+class LeastSquaresConfig(SearchConfig):
+    data: Data = Data()
+    training: TrainingParameters = TrainingParameters(learning_rate=0.05, steps=8)
+    search: SearchParameters = SearchParameters(
+        epochs=6, step_size=1e-2, schedule="constant", objective="sum", measure_every=2
+    )
+
+
+def build_task(config):
+    generator = torch.Generator().manual_seed(config.seed)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+    teacher, inputs, desired = draw(3), draw(config.data.size, 3), draw(20, 3)
+    noisy = inputs @ teacher + config.data.noise * draw(config.data.size)
+    return LeastSquares(
+        Rows(inputs, noisy),
+        Rows(desired, desired @ teacher),
+        initial=torch.zeros(3, dtype=torch.float64),
+        learning_rate=config.training.learning_rate,
+    )
+
+
+LEAST_SQUARES = Experiment(
+    name="least-squares",
+    config=LeastSquaresConfig,
+    build=build_task,
+    measure=LawMeasures,
+    code=("third", "llbook.tasks.least_squares"),
+    recorded={"usual": Recorded(), "quiet": Recorded({"noise": 0.1}, seeds=(0,))},
+)
+'''
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    """A build folder and a folder of records of one's own."""
+    monkeypatch.setenv("LLBOOK_BUILD", str(tmp_path / "build"))
+    monkeypatch.setenv("LLBOOK_RECORDS", str(tmp_path / "records"))
+    return tmp_path / "build"
+
+
+@pytest.fixture
+def third(tmp_path, monkeypatch):
+    """A new experiment: one file, and one line in the registry."""
+    (tmp_path / "third.py").write_text(THIRD)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(experiment, "REGISTERED", (*experiment.REGISTERED, "third:LEAST_SQUARES"))
+    yield registry()["least-squares"]
+    del sys.modules["third"]
+
+
+def test_a_new_experiment_runs_and_is_found_again(build, third, capsys):
+    config = third.config.from_flat({"noise": 1.0, "seed": 3})
+    run = third.run(config)
+    assert run.kind == "least-squares" and run.config["data"] == {"size": 12, "noise": 1.0}
+    objective = run.arrays["history_objective"]
+    assert objective[-1] < objective[0]
+    assert list(run.arrays["curve_epochs"]) == [0, 2, 4, 6]
+    assert run.arrays["similarity"].shape == (4, 8)
+    capsys.readouterr()
+    again = third.run(config)
+    assert again.provenance == run.provenance and capsys.readouterr().out == ""
+    assert any(file.endswith("third.py") for file in run.provenance["parts"]["code"])
+
+
+def test_a_new_experiment_is_listed_with_what_differs_from_its_defaults(build, third):
+    third.run(third.config.from_flat({"noise": 1.0, "seed": 3}))
+    (row,) = listing.stored(build)
+    assert row["state"] == "stored" and row["parameters"] == ["noise = 1", "seed = 3"]
+
+
+def test_a_new_experiment_is_recorded_and_reported(build, third):
+    listed = CliRunner().invoke(main, ["records"]).output
+    assert "least-squares-quiet-seed0" in listed
+    result = CliRunner().invoke(main, ["records", "least-squares-*"])
+    assert result.exit_code == 0, result.output
+    records = third.load_records()
+    assert {name: len(runs) for name, runs in records.items()} == {"usual": 3, "quiet": 1}
+    assert "idle" not in records["quiet"][0].arrays
+    table = recorded_table("least-squares")
+    assert {"auc", "similarity", "relative_gap"} <= set(table.measures)
+    means = table.intervals("seed", "auc", 0.95)
+    expected = np.mean([run.arrays["history_auc"][-1] for run in records["usual"]])
+    assert means["usual"].mean == pytest.approx(expected) and math.isnan(means["quiet"].low)
+
+
+def test_a_record_that_was_not_made_is_none_of_the_optional_ones(build, third):
+    some = replace(third, recorded={"small": Recorded(), "large": Recorded(optional=True)})
+    some.write_records()
+    assert list(some.load_records()) == ["small"]
+    some.write_records(["least-squares-large-seed0"])
+    assert list(some.load_records()) == ["small"], "not every seed is there"
+    some.write_records(["least-squares-large-seed1", "least-squares-large-seed2"])
+    assert list(some.load_records()) == ["small", "large"]
+    assert [run.config["seed"] for run in some.load_records()["large"]] == [0, 1, 2]
+
+
+def test_a_sweep_is_one_record_that_keeps_what_diverged(build, third):
+    points = [{"epochs": 2, "learning_rate": rate} for rate in (0.05, 0.1, 1e3)]
+    swept = replace(third, sweeps={"rates": [*points[:2], points[2] | {"steps": 900}]})
+    assert "least-squares-rates" in swept.record_names()
+    swept.write_records(["least-squares-rates"])
+    run = load_record("least-squares-rates")
+    np.testing.assert_array_equal(run.arrays["learning_rate"], [0.05, 0.1, 1e3])
+    np.testing.assert_array_equal(run.arrays["steps"], [8, 8, 900])
+    auc = run.arrays["history_auc"]
+    for point, ends in zip(points[:2], auc, strict=False):
+        alone = swept.run(swept.config.from_flat(point))
+        np.testing.assert_array_equal(ends, alone.arrays["history_auc"][[0, -1]])
+        assert alone.id in run.provenance["runs"]
+    assert np.isnan(auc[2]).all() and run.provenance["runs"][2] == "diverged"
+    # what the points share is told by the configuration, and nothing else
+    assert run.config["search"]["epochs"] == 2
+    assert "learning_rate" not in run.config["training"]
+
+
+def test_a_sweep_of_which_nothing_is_left_is_refused(build, third):
+    swept = replace(third, sweeps={"rates": [{"learning_rate": 1e3, "steps": 900}]})
+    with pytest.raises(ValueError, match="comes to an end, got 1 that do not"):
+        swept.sweep("rates")
+
+
+def test_names_of_experiments_are_the_registrys():
+    assert list(registry())[:2] == ["perceptron", "language-model"]
+    for name, one in registry().items():
+        assert one.name == name and isinstance(one.config(), one.config)
+
+
+def test_an_experiment_that_cannot_be_shared_says_so(monkeypatch):
+    monkeypatch.setattr(experiment, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match="perceptron: several processes cannot share"):
+        PERCEPTRON.shared_run(PERCEPTRON.config())
+
+
+def test_processes_on_the_cpu_do_not_meet_through_gpus(monkeypatch):
+    """Where there is a GPU, too."""
+    met = []
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "some")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.set_device", met.append)
+    monkeypatch.setattr(
+        "torch.distributed.init_process_group", lambda backend, **_: met.append(backend)
+    )
+    assert distributed.start("cpu") and met == ["gloo"]
+    distributed.start("auto")
+    assert met == ["gloo", 0, "nccl"]
+
+
+def stories(path, word, count=60):
+    text = "\n<|endoftext|>\n".join(
+        f"The {word} saw {word} number {n} and went home to tell the others about it at once."
+        for n in range(count)
+    )
+    path.write_text(text)
+    return path
+
+
+def test_another_text_is_read_when_the_environment_names_one(tmp_path, monkeypatch):
+    config = LanguageModelConfig.from_flat(
+        {"size": 4, "desired_size": 4, "length": 8, "vocabulary": 25}
+    )
+    names = []
+    for word in ("fox", "owl"):
+        monkeypatch.setenv("LLBOOK_TINYSTORIES", str(stories(tmp_path / f"{word}.txt", word)))
+        corpus, examples = load_examples(config)
+        assert word in corpus.texts[0]
+        names.append(examples.vocabulary.decode(examples.clean[0].tolist()))
+    assert names[0] != names[1]
+    # and when the file itself was changed
+    stories(tmp_path / "owl.txt", "bear", 61)
+    assert "bear" in load_examples(config)[0].texts[0]
+    # while nothing changes, nothing is read or cut again
+    assert load_examples(config)[1] is load_examples(config)[1]
