@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 import llbook
-from llbook.runs.store import build_folder, repository_root
+from llbook.runs.folders import build_folder, repository_root
 
 __all__ = ["main"]
 
@@ -328,7 +328,7 @@ def records(patterns: tuple[str, ...]) -> None:
     an interrupted search goes on. Without a NAME: lists them, and which there are.
     """
     from llbook.experiments.experiment import registry
-    from llbook.runs.store import record_path
+    from llbook.runs.records import record_path
 
     writers = {
         name: experiment.write_records
@@ -399,7 +399,7 @@ def show(id: str, as_json: bool) -> None:
     ID may be the beginning of one.
     """
     from llbook.publish import listing
-    from llbook.runs.store import DamagedRun
+    from llbook.runs.run import DamagedRun
 
     try:
         shown = listing.show(build_folder(), id)

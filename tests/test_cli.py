@@ -27,6 +27,8 @@ from llbook.cli import main
 from llbook.parameters import Parameters
 from llbook.publish import runner
 from llbook.publish.profiles import overrides
+from llbook.runs.entries import entries
+from llbook.runs.run import write_run
 from llbook.runs.store import RunStore
 
 NOTEBOOK = """---
@@ -372,7 +374,7 @@ def store(build):
 
 
 def ids(store, state="stored"):
-    return {entry.id for entry in store.entries() if entry.state == state}
+    return {entry.id for entry in entries(store.folder) if entry.state == state}
 
 
 def test_runs_lists_what_there_is(store):
@@ -397,9 +399,11 @@ def test_runs_show(store):
     assert json.loads(call("runs", "show", toy, "--json").output)["parameters"]["x"] == 1
     assert "is the beginning of 2" in call("runs", "show", "perc", expect=2).output
     assert "no run 'what'" in call("runs", "show", "what", expect=2).output
-    file = store.folder / toy / "arrays.npz"
-    file.write_bytes(file.read_bytes()[:-1])
-    assert "checksum" in call("runs", "show", "toy", expect=1).output
+    file = store.folder / f"{toy}.npz"
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+    assert "toy is damaged: " in call("runs", "show", "toy", expect=1).output
 
 
 def test_runs_why(build):
@@ -415,27 +419,21 @@ def test_runs_why(build):
     assert (
         f"  {run.id} differs in\n    config: seed 0 → 3\n    config: training.steps 60 → 61" in text
     )
-    (build / "runs" / run.id / "arrays.npz").unlink()
-    assert "damaged: arrays.npz is missing" in call(*arguments).output
-    assert (build / "runs" / run.id).is_dir()
+    (build / "runs" / f"{run.id}.npz").write_bytes(b"")
+    assert "damaged: File is not a zip file" in call(*arguments).output
+    assert (build / "runs" / f"{run.id}.npz").is_file()
     assert "stores no run" in call("runs", "why", "objective", expect=2).output
     assert "did you mean 'seed'" in call("runs", "why", "perceptron", "-psede=1", expect=2).output
 
 
 def test_runs_prune_removes_what_is_of_no_use(store):
-    def litter(name, *files):
-        (store.folder / name).mkdir()
-        for file in files:
-            (store.folder / name / file).touch()
-
     kept = ids(store)
-    litter("toy-000000000000.damaged-1", "run.json")
-    litter(".toy-000000000001.partial", "arrays.npz")
-    litter("toy-000000000002")  # without run.json
-    old = store.load_or_compute("toy", {"x": 2, "device": "cpu"}, lambda: {}, CODE).id
-    head = json.loads((store.folder / old / "run.json").read_text())
-    head["provenance"]["parts"]["versions"]["torch"] = "1.0"
-    (store.folder / old / "run.json").write_text(json.dumps(head))
+    (store.folder / "toy-000000000000.npz.damaged-1").touch()
+    (store.folder / ".toy-000000000001.npz.7.partial").touch()
+    (store.folder / "toy-000000000002.npz").touch()  # without run.json
+    old = store.load_or_compute("toy", {"x": 2, "device": "cpu"}, lambda: {}, CODE)
+    old.provenance["parts"]["versions"]["torch"] = "1.0"
+    write_run(old, store.folder / f"{old.id}.npz")
     checkpoint = store.folder / "toy-000000000003.checkpoint.safetensors"
     checkpoint.write_bytes(b"x" * 1000)
     before = {p.name for p in store.folder.iterdir()}
@@ -448,7 +446,7 @@ def test_runs_prune_removes_what_is_of_no_use(store):
     assert ids(store) == kept
     assert checkpoint.exists()
     left = {p.name for p in store.folder.iterdir() if not p.name.endswith(".lock")}
-    assert left == kept | {checkpoint.name}
+    assert left == {f"{id}.npz" for id in kept} | {checkpoint.name}
     assert "Removed 1" in call("runs", "prune", "--yes", "toy-000000000003").output
     assert not checkpoint.exists()
     assert "Removed 3" in call("runs", "prune", "--yes", "--older-than", "0").output
@@ -503,7 +501,7 @@ def test_module_is_the_command(tmp_path):
 def test_records_are_listed_and_written(build, tmp_path, monkeypatch):
     from llbook.experiments import perceptron
     from llbook.experiments.experiment import Recorded
-    from llbook.runs.store import load_record
+    from llbook.runs.records import load_record
 
     monkeypatch.setenv("LLBOOK_RECORDS", str(tmp_path))
     small = {"size": 16, "desired_size": 8, "dimension": 4, "steps": 9, "epochs": 2}

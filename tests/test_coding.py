@@ -27,7 +27,7 @@ from llbook.compression.coding import (
     split_words,
 )
 from llbook.data.stories import SEPARATOR, grammar_stories, read_stories, stories
-from llbook.runs.store import repository_root
+from llbook.runs.folders import repository_root
 
 SMALL = LanguageCoder(vocabulary=11, lanes=4, window=6, hidden=8, heads=2)
 

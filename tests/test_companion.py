@@ -13,7 +13,7 @@ from llbook.publish.profiles import PROFILES, overrides
 from llbook.report import companion as report
 from llbook.report import perceptron as perceptron_report
 from llbook.report.companion import CompanionConfig
-from llbook.runs.store import Run
+from llbook.runs.run import Run
 
 PERCEPTRON, LANGUAGE = perceptron.load_records(), language_model.load_records()
 LIVE = PERCEPTRON["headline"][0]

@@ -16,7 +16,7 @@ from llbook.experiments.perceptron import PERCEPTRON
 from llbook.optimal import distributed
 from llbook.publish import listing
 from llbook.report.sweep import recorded_table
-from llbook.runs.store import load_record
+from llbook.runs.records import load_record
 
 THIRD = '''
 """Linear regression on noisy targets: a third experiment."""

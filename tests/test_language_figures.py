@@ -30,7 +30,7 @@ from llbook.report.language_model import (
     verdicts,
 )
 from llbook.report.numbers import small_print
-from llbook.runs.store import Run
+from llbook.runs.run import Run
 
 SIZE, STEPS, EPOCHS = 24, 40, 6
 

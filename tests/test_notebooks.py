@@ -7,7 +7,7 @@ import pytest
 
 from llbook.experiments.perceptron import PerceptronConfig
 from llbook.publish.profiles import _OVERRIDES
-from llbook.runs.store import repository_root
+from llbook.runs.folders import repository_root
 
 BOOK = repository_root() / "book"
 CELL = re.compile(r"```\{code-cell\} ipython3\n:tags: \[parameters[^\]]*\]\n(.*?)```", re.DOTALL)

@@ -391,7 +391,8 @@ def test_page_on_the_execution_says_what_ran():
         "llbook": "0.1.0",
         "python": "3.11.7",
         "versions": {"torch": "2.13.0"},
-        "machine": {"device": "a processor", "platform": "Linux x86_64"},
+        "device": "a processor",
+        "platform": "Linux x86_64",
         "notebooks": {
             "a": {
                 "parameters": {"steps": 3},

@@ -22,7 +22,9 @@ import torch.distributed
 
 from llbook.experiments.collecting import Arrays, Collector, SearchConfig, collected
 from llbook.optimal.distributed import process_count, start, told
-from llbook.runs.store import Run, default_store, load_record, record_path, save_record
+from llbook.runs.records import load_record, record_path, save_record
+from llbook.runs.run import Run
+from llbook.runs.store import default_store
 from llbook.tasks.task import Task
 
 __all__ = ["REGISTERED", "Experiment", "Recorded", "registry"]
@@ -280,6 +282,7 @@ class Experiment(Generic[C]):
             settings | self.facts(config),
             compute,
             (*_CODE, *self.code),
+            libraries=self.libraries,
             resumable=True,
         )
 

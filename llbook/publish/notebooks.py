@@ -15,7 +15,6 @@ import platform
 import re
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +26,9 @@ import nbformat
 import yaml
 from nbformat import NotebookNode
 
-from llbook.runs.store import device_kind, explain, source_hashes, versions
+from llbook.runs.files import replacing, scratch
+from llbook.runs.key import explain, source_hashes
+from llbook.runs.provenance import device_kind, versions
 
 __all__ = [
     "Execution",
@@ -208,9 +209,8 @@ def execute_once(
         KeyboardInterrupt: the kernel has been shut down.
     """
     text = read_text_notebook(settings.source / f"{name}.md", name)
-    settings.build.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".run-", dir=settings.build) as scratch:
-        unexecuted = Path(scratch, f"{Path(name).name}.ipynb")
+    with scratch(settings.build, ".run-") as folder:
+        unexecuted = folder / f"{Path(name).name}.ipynb"
         _write(text, unexecuted)
         _check_parameters(name, unexecuted, parameters)
         raw, runs = _papermill(
@@ -261,11 +261,10 @@ def _papermill(
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    settings.build.mkdir(parents=True, exist_ok=True)
     partial = partial or settings.build / "failed" / f"{name}.ipynb"
-    with tempfile.TemporaryDirectory(prefix=".run-", dir=settings.build) as scratch:
-        output, log = Path(scratch, "notebook.ipynb"), Path(scratch, "runs.jsonl")
-        (work := Path(scratch, "work")).mkdir()
+    with scratch(settings.build, ".run-") as folder:
+        output, log = folder / "notebook.ipynb", folder / "runs.jsonl"
+        (work := folder / "work").mkdir()
         environment = {
             "LLBOOK_BUILD": str(settings.build),
             "LLBOOK_RUN_LOG": str(log),
@@ -458,7 +457,7 @@ def _clean_outputs(notebook: NotebookNode) -> list[str]:
 
 
 def _without_paths(text: str) -> str:
-    from llbook.runs.store import repository_root
+    from llbook.runs.folders import repository_root
 
     folders = {sys.prefix: "", str(repository_root() or sys.prefix): "", str(Path.home()): "~/"}
     for folder in sorted(folders, key=len, reverse=True):
@@ -478,10 +477,8 @@ def _name_cells(notebook: NotebookNode, name: str) -> None:
 
 
 def _write(notebook: NotebookNode, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    nbformat.write(notebook, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        nbformat.write(notebook, temporary)
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html.parser
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -25,6 +24,7 @@ from pypdf.generic import Fit, NameObject, RectangleObject, TextStringObject
 
 from llbook.publish.browser import chromium
 from llbook.publish.site import BookError, pages
+from llbook.runs.files import replacing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, PdfMargins
@@ -261,10 +261,8 @@ def _write(
     writer.add_metadata({"/Title": title})
     writer.root_object[NameObject("/Lang")] = TextStringObject("en")
     writer.compress_identical_objects()
-    temporary = target.with_suffix(".partial")
-    with open(temporary, "wb") as file:
+    with replacing(target) as temporary, open(temporary, "wb") as file:
         writer.write(file)
-    os.replace(temporary, target)
 
 
 def _sheet_links(

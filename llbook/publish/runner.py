@@ -14,14 +14,12 @@ import importlib
 import io
 import itertools
 import json
-import os
-import platform
 import shutil
 import time
 import tokenize
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,6 @@ import nbformat
 import yaml
 from pydantic.fields import FieldInfo
 
-import llbook
 from llbook.parameters import ParameterError, Parameters, from_notebook, limits
 from llbook.publish.notebooks import (
     LIBRARIES,
@@ -40,7 +37,8 @@ from llbook.publish.notebooks import (
     read_text_notebook,
 )
 from llbook.publish.profiles import overrides
-from llbook.runs.store import commit, device_kind, device_name, versions
+from llbook.runs.files import in_use, replacing, unwritable, write_json
+from llbook.runs.provenance import provenance
 
 __all__ = [
     "Interrupted",
@@ -309,24 +307,18 @@ def run(
         Interrupted: likewise.
         OSError: something cannot be written; the path is in the message.
     """
-    start, began = time.perf_counter(), datetime.now(UTC)
+    start = time.perf_counter()
     file = f"{Path(schema.notebook).name}.ipynb"
     changed = overrides(profile, schema.notebook) | dict(values)
     parameters = {short: p.default for short, p in schema.parameters.items()} | changed
     facts: dict[str, Any] = {
         "notebook": schema.notebook,
-        "date": began.isoformat(timespec="seconds"),
         "profile": profile,
         "changed": {schema.parameters[short].name: value for short, value in changed.items()},
         "parameters": {schema.parameters[short].name: v for short, v in parameters.items()},
-        "device": device_name(device_kind()),
-        "device_kind": device_kind(),
-        **commit(),
-        "llbook": llbook.__version__,
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "versions": versions(LIBRARIES),
+        **provenance(parameters.get("device", "auto"), LIBRARIES),
     }
+    began = datetime.fromisoformat(facts["date"])
     folder, unfinished = _new_folders(settings.build / "runs" / "notebooks", schema.notebook, began)
 
     def keep(state: str, runs: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -335,15 +327,15 @@ def run(
             yaml.safe_dump(facts["parameters"], sort_keys=False, allow_unicode=True),
             encoding="utf-8",
         )
-        text = json.dumps(facts, indent=1, ensure_ascii=False)
-        (unfinished / "run.json").write_text(f"{text}\n", encoding="utf-8")
+        write_json(unfinished / "run.json", facts)
         unfinished.rename(folder)
 
     try:
         try:
-            notebook, runs = execute_once(
-                schema.notebook, settings, changed, partial=unfinished / file, progress=progress
-            )
+            with in_use(unfinished):
+                notebook, runs = execute_once(
+                    schema.notebook, settings, changed, partial=unfinished / file, progress=progress
+                )
         except NotebookError as error:
             _mark(unfinished / file, "failed", str(error).partition("\n")[0])
             keep("failed")
@@ -359,19 +351,13 @@ def run(
         nbformat.write(notebook, unfinished / file)
         keep("done", runs)
     except OSError as error:
-        place = error.filename or unfinished
-        raise OSError(error.errno, f"cannot write: {error.strerror or error}", str(place)) from None
+        raise unwritable(error, error.filename or unfinished, "write") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     if output is None:
         return folder / file
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.partial")
-    try:
+    with replacing(output) as temporary:
         shutil.copyfile(folder / file, temporary)
-        os.replace(temporary, output)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write: {error.strerror}", str(output)) from None
     return output
 
 
@@ -488,9 +474,7 @@ def _new_folders(parent: Path, notebook: str, date: datetime) -> tuple[Path, Pat
         except FileExistsError:
             continue  # of a process that began in the same second
         except OSError as error:
-            raise OSError(
-                error.errno, f"cannot make the folder: {error.strerror}", str(parent)
-            ) from None
+            raise unwritable(error, parent, "make the folder") from None
         if not folder.exists():
             return folder, unfinished
         unfinished.rmdir()

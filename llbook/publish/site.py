@@ -15,7 +15,6 @@ import hashlib
 import html.parser
 import json
 import os
-import platform
 import posixpath
 import re
 import shutil
@@ -35,13 +34,13 @@ from llbook.publish.execution import MARK, execution_text
 from llbook.publish.extension import repository
 from llbook.publish.notebooks import (
     LIBRARIES,
-    Execution,
     Settings,
     execute,
     is_notebook,
     published,
 )
-from llbook.runs.store import device_kind, device_name, locked, versions
+from llbook.runs.files import locked, write_json
+from llbook.runs.provenance import provenance
 
 __all__ = ["BookError", "build", "external_requests", "launch_notebooks", "pages"]
 
@@ -106,8 +105,12 @@ def build(
         executions = [
             execute(name, settings, overrides(profile, name), records=records) for name in notebooks
         ]
-        facts = _execution(profile, executions)
-        _write_execution(build_folder / "notebooks" / "execution.json", facts)
+        facts = {
+            "profile": profile,
+            **provenance(libraries=LIBRARIES),
+            "notebooks": {execution.notebook: asdict(execution) for execution in executions},
+        }
+        write_json(build_folder / "notebooks" / "execution.json", facts)
         stage = _stage(source, build_folder, documents, notebooks, facts)
         report(f"site: {len(documents)} pages, {len(notebooks)} of them notebooks")
         index = _make_site(root, stage, build_folder, documents, notebooks)
@@ -365,32 +368,6 @@ def _trim_mathjax(folder: Path) -> None:
                 path.rmdir()
         elif not any(name == kept or name.startswith(f"{kept}/") for kept in _MATHJAX):
             path.unlink()
-
-
-def _execution(profile: str, executions: list[Execution]) -> dict[str, Any]:
-    return {
-        "profile": profile,
-        "llbook": llbook.__version__,
-        "python": platform.python_version(),
-        "versions": versions(LIBRARIES),
-        "machine": {
-            "device": device_name(device_kind()),
-            "platform": f"{platform.system()} {platform.machine()}",
-        },
-        "notebooks": {
-            execution.notebook: {
-                key: value for key, value in asdict(execution).items() if key != "notebook"
-            }
-            for execution in executions
-        },
-    }
-
-
-def _write_execution(path: Path, facts: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 class _Requests(html.parser.HTMLParser):

@@ -17,37 +17,26 @@ import io
 import itertools
 import json
 import logging
-import os
-import platform
 import re
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import yaml
 
-import llbook
 from llbook.parameters import ParameterError
 from llbook.publish.notebooks import NotebookError, Settings, execute_once
 from llbook.publish.runner import Schema, UniqueLoader, flatten
-from llbook.runs.store import (
-    NotStored,
-    Run,
-    commit,
-    cores,
-    device_kind,
-    device_name,
-    stored_only,
-    versions,
-)
+from llbook.runs.files import scratch, unwritable, write_json, write_text
+from llbook.runs.provenance import cores, device_kind, provenance
+from llbook.runs.run import Run
+from llbook.runs.store import NotStored, quietly, stored_only
 
 __all__ = ["POINT_LIMIT", "Sweep", "SweepError", "read_points", "sweep", "sweep_points"]
 
@@ -221,26 +210,21 @@ def sweep(
                     what = f"computed in {row['seconds']:.1f} s" if not row["error"] else "failed"
                     settings.report(f"{len(rows)}/{len(points)} {labels[number]}: {what}")
     folder = _folder(settings.build, schema, configs)
-    _write(folder / "table.csv", _table(schema, configs, [rows[n] for n in range(len(points))]))
+    write_text(folder / "table.csv", _table(schema, configs, [rows[n] for n in range(len(points))]))
     text = yaml.safe_dump(
         [{schema.parameters[k].name: v for k, v in point.items()} for point in points],
         sort_keys=False,
         allow_unicode=True,
     )
-    _write(folder / "points.yaml", text)
+    write_text(folder / "points.yaml", text)
     facts = {
         "notebook": schema.notebook,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - start, 3),
         "points": len(points),
         "scheduler": scheduler,
-        "device": device_name(device_kind()),
-        **commit(),
-        "llbook": llbook.__version__,
-        "python": platform.python_version(),
-        "versions": versions(),
+        **provenance(),
     }
-    _write(folder / "sweep.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    write_json(folder / "sweep.json", facts)
     failed = [f"{labels[n]}: {row['error']}" for n, row in sorted(rows.items()) if row["error"]]
     drawn = _draw(folder, settings) if len(failed) < len(points) else None
     return Sweep(folder / "table.csv", drawn, failed)
@@ -264,7 +248,6 @@ def _compute(
     model: tuple[str, str], function: tuple[str, str], values: Mapping[str, Any], threads: int
 ) -> dict[str, Any]:
     """The row of a point, in a worker; what fails is returned, since Dask need not try it again."""
-    os.environ.setdefault("LLBOOK_RUN_LOG", os.devnull)  # a store that is not talking
     import numba
     import torch
 
@@ -273,7 +256,8 @@ def _compute(
     if (found := _stored(model, function, values)) is not None:
         return found
     try:
-        return _row(_run(model, function, values), "computed")
+        with quietly():
+            return _row(_run(model, function, values), "computed")
     except Exception as error:
         return _failure(f"{type(error).__name__}: {error}")
 
@@ -328,16 +312,15 @@ def _cluster(
             return
         most = workers or (1 if device_kind() == "cuda" else cores())
         number = min(most, tasks)
-        build.mkdir(parents=True, exist_ok=True)
         with (
-            tempfile.TemporaryDirectory(prefix=".dask-", dir=build) as scratch,
+            scratch(build, ".dask-") as folder,
             distributed.LocalCluster(
                 n_workers=number,
                 threads_per_worker=1,
                 processes=True,
                 memory_limit=None,  # what a point needs is not Dask's to count
                 dashboard_address=None,
-                local_directory=scratch,
+                local_directory=str(folder),
                 silence_logs=logging.CRITICAL,
             ) as cluster,
             distributed.Client(cluster, set_as_default=False) as client,
@@ -374,9 +357,7 @@ def _folder(build: Path, schema: Schema, configs: Sequence[Mapping[str, Any]]) -
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(
-            error.errno, f"cannot make the folder: {error.strerror}", str(folder)
-        ) from None
+        raise unwritable(error, folder, "make the folder") from None
     return folder
 
 
@@ -408,18 +389,8 @@ def _draw(folder: Path, settings: Settings) -> Path:
         raise SweepError(
             f"the results are in {folder / 'table.csv'}, not drawn:\n{error}"
         ) from None
-    _write(folder / "sweep.ipynb", nbformat.writes(notebook))
+    write_text(folder / "sweep.ipynb", nbformat.writes(notebook))
     return folder / "sweep.ipynb"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from None
 
 
 def _labels(points: Sequence[Mapping[str, Any]]) -> list[str]:

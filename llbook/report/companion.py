@@ -27,7 +27,7 @@ from llbook.report import perceptron as perceptron_report
 from llbook.report import scaling as scaling_report
 from llbook.report.language_model import Verdict, setting_label
 from llbook.report.numbers import number, spread, table, values
-from llbook.runs.store import Run
+from llbook.runs.run import Run
 
 __all__ = [
     "MARKS",

@@ -16,7 +16,7 @@ from IPython.display import HTML
 from numpy.typing import NDArray
 
 from llbook.report.numbers import number, spread, values
-from llbook.runs.store import Run
+from llbook.runs.run import Run
 
 __all__ = [
     "FACTOR",

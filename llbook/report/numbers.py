@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from llbook.experiments.perceptron import PerceptronConfig
 from llbook.parameters import Parameters
-from llbook.runs.store import Run, provenance_line
+from llbook.runs.run import Run, provenance_line
 
 __all__ = ["number", "page_print", "small_print", "spread", "table", "values"]
 

@@ -15,7 +15,7 @@ from scipy import stats
 
 from llbook.experiments.experiment import registry
 from llbook.parameters import Parameters
-from llbook.runs.store import Run
+from llbook.runs.run import Run
 
 __all__ = ["Interval", "SweepConfig", "SweepTable", "interval", "read_table", "recorded_table"]
 
