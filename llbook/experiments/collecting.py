@@ -17,6 +17,7 @@ from llbook.measures.law import (
     first_order_gap,
     future_contributions,
     similarity,
+    support,
     zero_weight_share,
 )
 from llbook.optimal.search import Epoch, search
@@ -46,8 +47,21 @@ class TrainingParameters(Section):
 class SearchParameters(Section):
     """The search for a policy, by the names that :func:`llbook.optimal.search.search` has for them."""
 
-    epochs: int = Field(ge=0, le=10**6, description="updates of the policy")
-    step_size: float = Field(ge=0, le=1e9, description="ε of Eq. 6, for `objective`")
+    method: Literal["projected-gradient", "spectral", "mirror", "two-stage"] = Field(
+        "projected-gradient", description="how J is descended; the first is the paper's"
+    )
+    start: Literal["auto", "equal", "greedy", "static"] = Field(
+        "auto", description="the first policy; auto: 1/N for the paper's method, else greedy"
+    )
+    epochs: int = Field(
+        ge=0, le=10**6, description="updates of the policy; of other methods, gradient evaluations"
+    )
+    step_size: float = Field(
+        ge=0, le=1e9, description="ε of Eq. 6, for `objective`; of the paper's method"
+    )
+    rate: float = Field(
+        0.3, gt=0, le=100, description="largest change of ln γ in an update of mirror descent"
+    )
     schedule: Literal["constant", "linear"] = Field(
         description="ε over the epochs: constant, or linear decay to zero"
     )
@@ -94,14 +108,13 @@ class Collector:
 
     Attributes:
         task: what is searched for.
-        last_epoch: number of the last policy.
         rows: one dictionary of scalars per measured policy.
         curves: name → one tensor per measured policy, all of one shape.
         last: name → a tensor.
     """
 
     def __init__(self, task: Task, config: SearchConfig) -> None:
-        self.task, self.last_epoch = task, config.search.epochs
+        self.task = task
         self.rows: list[dict[str, float]] = []
         self.curves: dict[str, list[Tensor]] = {}
         self.last: dict[str, Tensor] = {}
@@ -191,7 +204,7 @@ class LawMeasures(Collector):
                 "future_similarity": float(future_sim.nanmean()),
                 "undefined_share": float(sim.isnan().double().mean()),
                 "zero_weight_share": zero_weight_share(instant, policy),
-                "support_share": float((policy != 0).double().mean()),
+                "support_share": float(support(policy).double().mean()),
             }
             | row,
             test_curves=epoch.test,
@@ -201,7 +214,7 @@ class LawMeasures(Collector):
         )
         if epoch.number == 0:
             self.last["first_desired"] = epoch.desired
-        if epoch.number == self.last_epoch:
+        if epoch.final:
             gap = first_order_gap(future, policy)
             idle = instant <= 0
             self.last |= {
@@ -209,9 +222,9 @@ class LawMeasures(Collector):
                 "gap": gap.absolute,
                 "relative_gap": gap.relative,
                 "future_mean": gap.mean,
-                "support": (policy != 0).sum(1),
+                "support": support(policy).sum(1),
                 "idle": idle.sum(1),
-                "idle_without_weight": (idle & (policy == 0)).sum(1),
+                "idle_without_weight": (idle & ~support(policy)).sum(1),
             } | self.of_last(epoch, instant)
 
     def of_each(self, epoch: Epoch) -> tuple[dict[str, float], dict[str, Tensor]]:

@@ -18,7 +18,7 @@ from llbook.experiments import language_model, perceptron
 from llbook.experiments.collecting import Arrays, Collector
 from llbook.experiments.language_model import LanguageModelConfig, load_examples
 from llbook.experiments.perceptron import PerceptronConfig
-from llbook.measures.law import contributions, similarity
+from llbook.measures.law import contributions, similarity, support
 from llbook.optimal.search import Epoch
 from llbook.parameters import Parameters, Section
 from llbook.runs.run import Run
@@ -109,11 +109,11 @@ def sample(task: Task, epoch: Epoch) -> dict[str, Tensor]:
         "examples": chosen,
         "weights": (policy[steps][:, chosen].T * size).float(),
         "contributions": instant[steps][:, chosen].T.float(),
-        "support": (policy != 0).sum(1)[steps],
+        "support": support(policy).sum(1)[steps],
         "mean": (policy * instant).sum(1)[steps],
         "similarity": similarity(instant, policy)[steps],
         "idle": idle.sum(1)[steps],
-        "idle_without_weight": (idle & (policy == 0)).sum(1)[steps],
+        "idle_without_weight": (idle & ~support(policy)).sum(1)[steps],
         "near_optimal": epoch.test,
     }
 
@@ -125,7 +125,7 @@ class _Sample(Collector):
         super().__call__(epoch)
         if epoch.number == 0:
             self.last["conventional"] = epoch.test.clone()  # the search keeps it as well
-        if epoch.number == self.last_epoch:
+        if epoch.final:
             self.last |= sample(self.task, epoch)
 
 

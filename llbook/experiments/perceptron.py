@@ -17,8 +17,9 @@ from llbook.experiments.collecting import (
     TrainingParameters,
 )
 from llbook.experiments.experiment import Experiment, Recorded
-from llbook.measures.law import contributions, similarity
+from llbook.measures.law import contributions, similarity, support
 from llbook.optimal.search import Epoch
+from llbook.optimal.sparsify import OBJECTIVES, sparsify
 from llbook.parameters import Section
 from llbook.tasks.perceptron import Perceptron, initial_parameters
 
@@ -62,6 +63,12 @@ class PerceptronConfig(SearchConfig):
         epochs=500, step_size=5e-6, schedule="constant", objective="sum", measure_every=10
     )
     precision: Literal["float32", "float64"] = Field("float32", description="of the search")
+    sparse_every: int = Field(
+        0,
+        ge=0,
+        le=10**6,
+        description="steps between those whose weights are also made few; 0: none",
+    )
 
 
 def build_task(config: PerceptronConfig) -> Perceptron:
@@ -99,10 +106,17 @@ class PerceptronMeasures(LawMeasures):
     optimised on; ``learned_counts`` (BINS,): how many (n, t) with loss < 1e-6 have
     γ_{n,t}/max_n γ_{n,t} in each of equal bins of [0, 1]; ``heat_map`` (rows, steps): γ of the
     examples whose contribution is positive throughout the early steps, and
-    ``heat_map_examples``, which they are.
+    ``heat_map_examples``, which they are. Where ``sparse_every`` asks for it, of two other policies
+    with the process of the last one, the objectives of :func:`llbook.optimal.sparsify.sparsify`,
+    ``fewest_*`` and ``idle_*``: ``support``, ``similarity``, ``idle_without_weight`` (S,) at ``sparse_steps``,
+    where ``sparse_idle`` examples have CT ≤ 0, and ``learned_counts``.
     """
 
     DROPPED = (*LawMeasures.DROPPED, "heat_map", "heat_map_examples")
+
+    def __init__(self, task: Perceptron, config: PerceptronConfig) -> None:
+        super().__init__(task, config)
+        self.sparse_every = config.sparse_every
 
     def of_each(self, epoch: Epoch) -> tuple[dict[str, float], dict[str, Tensor]]:
         desired = similarity(contributions(self.task, epoch.process), epoch.policy)
@@ -112,17 +126,41 @@ class PerceptronMeasures(LawMeasures):
         positive = (instant[:EARLY_STEPS] > 0).all(0)
         contributors = positive.nonzero()[:HEAT_MAP_ROWS, 0]
         return {
-            "learned_counts": self._learned_weights(epoch),
+            "learned_counts": self._learned_weights(epoch.policy, epoch.process.states[:-1]),
             "heat_map_examples": contributors,
             "heat_map": epoch.policy[:EARLY_STEPS, contributors].T.contiguous(),
-        }
+        } | self._sparse(epoch, instant)
 
-    def _learned_weights(self, epoch: Epoch) -> Tensor:
+    def _sparse(self, epoch: Epoch, instant: Tensor) -> dict[str, Tensor]:
+        """Measures of other policies with the same process, at some of the steps."""
+        if self.sparse_every == 0:
+            return {}
+        steps = torch.arange(0, len(instant), self.sparse_every)
+        here, states = instant[steps], epoch.process.states[steps]
+        found = {"sparse_steps": steps, "sparse_idle": (here <= 0).sum(1)}
+        for objective in OBJECTIVES:
+            policy = sparsify(
+                self.task,
+                epoch.policy,
+                epoch.process,
+                objective=objective,
+                examples=self.task.test,
+                steps=steps,
+            )
+            found |= {
+                f"{objective}_support": support(policy).sum(1),
+                f"{objective}_similarity": similarity(here, policy),
+                f"{objective}_idle_without_weight": ((here <= 0) & ~support(policy)).sum(1),
+                f"{objective}_learned_counts": self._learned_weights(policy, states),
+            }
+        return found
+
+    def _learned_weights(self, policy: Tensor, states: Tensor) -> Tensor:
         """Counts over bins of γ_{n,t}/max_n γ_{n,t} for the (n, t) with loss < 1e-6 (Fig. 9)."""
         counts = torch.zeros(BINS, dtype=torch.int64)
         # a loss below this is a margin above -log(expm1(LEARNED))
         margin = -float(np.log(np.expm1(LEARNED)))
-        for weights, theta in zip(epoch.policy, epoch.process.states[:-1], strict=True):
+        for weights, theta in zip(policy, states, strict=True):
             learned = self.task.training.signed @ theta > margin
             share = (weights[learned] / weights.max()).cpu().double()
             counts += torch.histc(share, bins=BINS, min=0, max=1).long()
@@ -130,6 +168,9 @@ class PerceptronMeasures(LawMeasures):
 
 
 _PRINTED = {"initialisation": "linear", "desired_size": 512}
+_NOISE = {percent: _PRINTED | {"label_noise": percent / 100} for percent in (3, 20)}
+_SMALL = {"steps": 500, "size": 1024}
+_OPTIMUM = {"method": "two-stage", "epochs": 300, "measure_every": 10, "sparse_every": 20}
 _DECAY = {"objective": "mean", "schedule": "linear", "step_size": 1e-3}
 
 PERCEPTRON = Experiment(
@@ -143,11 +184,38 @@ PERCEPTRON = Experiment(
         "as-printed": Recorded(_PRINTED),
         "normal-512": Recorded({"desired_size": 512}),
         "linear-4096": Recorded({"initialisation": "linear"}),
-        "noise-3-linear-512": Recorded(_PRINTED | {"label_noise": 0.03}),
-        "noise-20-linear-512": Recorded(_PRINTED | {"label_noise": 0.2}),
+        "noise-3-linear-512": Recorded(_NOISE[3]),
+        "noise-20-linear-512": Recorded(_NOISE[20]),
         "large-step-headline": Recorded({"step_size": 2e-5}),
         "decay-headline": Recorded(_DECAY),
         "decay-as-printed": Recorded(_PRINTED | _DECAY),
+        "optimum-headline": Recorded(_OPTIMUM | {"epochs": 600, "measure_every": 20}),
+        "optimum-as-printed": Recorded(_OPTIMUM | _PRINTED),
+        "optimum-normal-512": Recorded(_OPTIMUM | {"desired_size": 512}),
+        "optimum-linear-4096": Recorded(_OPTIMUM | {"initialisation": "linear"}),
+        "optimum-noise-3-linear-512": Recorded(_OPTIMUM | _NOISE[3]),
+        "optimum-noise-20-linear-512": Recorded(_OPTIMUM | _NOISE[20]),
+        **{
+            f"{method}-headline": Recorded(
+                {"method": method, "epochs": 300, "measure_every": 10}, seeds=(0,)
+            )
+            for method in ("spectral", "mirror")
+        },
+        "mirror-equal-headline": Recorded(
+            {"method": "mirror", "start": "equal", "epochs": 300, "measure_every": 10}, seeds=(0,)
+        ),
+    },
+    sweeps={
+        "starts": [
+            _SMALL | _OPTIMUM | {"epochs": 600, "start": start, "rate": rate, "sparse_every": 0}
+            for start in ("equal", "greedy", "static")
+            for rate in (0.15, 0.2, 0.3, 0.5)
+        ],
+        "desired": [
+            _SMALL | _OPTIMUM | {"desired_size": size, "seed": seed, "sparse_every": 0}
+            for size in (128, 256, 512, 1024, 2048, 4096, 8192)
+            for seed in (0, 1, 2)
+        ],
     },
 )
 perceptron_run = PERCEPTRON.run

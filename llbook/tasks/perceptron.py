@@ -97,6 +97,14 @@ class Perceptron(Task):
         # PyTorch's softplus is linear from 20 on, and its derivative off by 2e-9 there
         return -logsigmoid(examples.signed @ theta)
 
+    def example_gradients(self, theta: Tensor) -> Tensor:
+        signed = self.training.signed
+        return -torch.sigmoid(-(signed @ theta))[:, None] * signed
+
+    def directional_derivatives(self, theta: Tensor, direction: Tensor) -> Tensor:
+        signed = self.training.signed
+        return -torch.sigmoid(-(signed @ theta)) * (signed @ direction)
+
     # Rows go through in blocks: the intermediate (rows, n) matrices stay in the
     # cache, and a long trajectory costs no more memory than a short one.
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value, jvp, vjp
+from torch.func import grad, grad_and_value, jacfwd, jvp, vjp
 
 from llbook.tasks.identity import example_checksums, facts
 
@@ -98,6 +98,10 @@ class Task(ABC):
     def directional_derivatives(self, theta: Tensor, direction: Tensor) -> Tensor:
         """direction·∇l(x_n, θ) for every training example, shape (N,)."""
         return jvp(lambda p: self.losses(p, self.training), (theta,), (direction,))[1]
+
+    def example_gradients(self, theta: Tensor) -> Tensor:
+        """∇l(x_n, θ) of every training example, shape (N, P): for small P."""
+        return jacfwd(lambda p: self.losses(p, self.training))(theta)
 
     def costate_products(
         self, theta: Tensor, weights: Tensor, costate: Tensor

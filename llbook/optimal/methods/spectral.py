@@ -29,6 +29,7 @@ MEMORY = 10
 ENOUGH = 1e-4
 SHORTEST, LONGEST = 0.1, 0.5  # of β, from one trial to the next
 LIMITS = (1e-12, 1e12)  # of α
+CAUTION = 0.01  # the most that a weight moves in the first step
 
 
 class Spectral(Method):
@@ -43,9 +44,10 @@ class Spectral(Method):
 
     def propose(self, policy: Tensor, gradient: Tensor, value: float) -> Tensor:
         if self._policy is None or self._gradient is None:
-            change = projected(self.task, policy - gradient).sub_(policy)
-            largest = float(-self.task.summed(-change.abs().amax().double().reshape(1)))
-            self._length = 1 / max(largest, 1e-12)
+            # nothing is known of the curvature yet: a step in which no weight moves far
+            slopes = self.task.gather(gradient)
+            spread = float((slopes.amax(1) - slopes.amin(1)).max())
+            self._length = CAUTION / max(spread, 1e-30)
         elif not self._enough(value):
             self._part = self._shorter(value)
             return self._trial()
