@@ -61,16 +61,16 @@ def searched(config, out, path, dies_after):
 
 def die_at(update):
     """End this process at once, in the projection after so many updates."""
-    project, calls = Shared.project, 0
+    by_rows, calls = Shared.by_rows, 0
 
-    def dying(self, columns):
+    def dying(self, function, columns):
         nonlocal calls
         calls += 1
         if calls > update:
             os._exit(9)
-        return project(self, columns)
+        return by_rows(self, function, columns)
 
-    Shared.project = dying
+    Shared.by_rows = dying
 
 
 main(*sys.argv[1:])

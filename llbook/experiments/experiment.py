@@ -228,8 +228,8 @@ class Experiment(Generic[C]):
         Returns:
             A run whose arrays are the parameters that differ between the M points, each (M,);
             ``history_*`` (M, 2), the measures of the first and of the last policy; ``course_*``
-            (M, E), of all measured ones, where the points have as many; ``seconds`` (M,). A search that diverged is a row of NaN. The other parameters are in its
-            configuration.
+            (M, E), of all measured ones, where the points have as many; ``seconds`` (M,). A search
+            that diverged is a row of NaN. The other parameters are in its configuration.
 
         Raises:
             ValueError: no search came to an end.
