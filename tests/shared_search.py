@@ -33,10 +33,14 @@ FLAT = {
 
 def main(folder, path, dies_after):
     distributed.start()
-    for precision in ("float64",) if path else ("float64", "float32"):
+    searches = {"float64": {"precision": "float64"}}
+    if not path:
+        searches["float32"] = {"precision": "float32"}
+        searches["two-stage"] = {"precision": "float64", "method": "two-stage", "epochs": 14}
+    for name, changes in searches.items():
         searched(
-            LanguageModelConfig.from_flat(FLAT | {"precision": precision}),
-            Path(folder) / f"{precision}.npz",
+            LanguageModelConfig.from_flat(FLAT | changes),
+            Path(folder) / f"{name}.npz",
             Path(path) if path else None,
             int(dies_after or 0),
         )
