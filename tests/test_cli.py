@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import click
 import nbformat
 import numpy as np
 import pytest
@@ -24,10 +25,13 @@ from filelock import FileLock
 
 import llbook.cli
 from llbook.cli import main
-from llbook.parameters import Parameters
-from llbook.publish import runner
-from llbook.publish.profiles import overrides
+from llbook.parameters import ParameterError, Parameters
+from llbook.publish import listing, runner, tables
+from llbook.publish import schema as schemas
+from llbook.publish.profiles import PROFILES, overrides
+from llbook.publish.site import pages
 from llbook.runs.entries import entries
+from llbook.runs.files import leftovers
 from llbook.runs.run import write_run
 from llbook.runs.store import RunStore
 
@@ -84,6 +88,7 @@ def toy(tmp_path, monkeypatch, build):
 def call(*arguments, expect=0):
     result = CliRunner().invoke(main, [*map(str, arguments)])
     assert result.exit_code == expect, result.output
+    assert result.exception is None or type(result.exception) is SystemExit  # no traceback
     return result
 
 
@@ -121,7 +126,8 @@ def the_folder(build):
         (["language_model", "-p", "heads=5"], "heads must divide hidden, got 5 heads for 32"),
         (["compression", "-p", "hidden=6"], "a multiple of 4"),
         (["language_model", "-p", "path=none.txt"], "data.path: got 'none.txt'; expected the name"),
-        (["perceptron", "--profile", "huge"], "got 'huge'; expected one of smoke, laptop, paper"),
+        (["compression", "-p", "corpus=none.txt"], "corpus: got 'none.txt'; expected the name of"),
+        (["perceptron", "--profile", "huge"], "'huge' is not one of 'smoke', 'laptop', 'paper'"),
         (["perceptron", "-o", "out.html"], "'out.html'; a notebook's name ends in .ipynb"),
         (["perceptron", "-o", "none/out.ipynb"], "there is no folder none"),
         (["perceptron", "-f", "none.yaml"], "none.yaml"),
@@ -153,22 +159,109 @@ def test_run_refuses_a_file_of_parameters(build, tmp_path, content, message):
     assert not build.exists()
 
 
-def test_names_and_types_of_parameters(tmp_path):
-    schema = runner.schema(ROOT / "book", "perceptron")
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("count: int = 3", "count: list = [3]", r"'count: list = \[3\]'"),
+        ("count: int = 3", "count: int = three", "'count: int = three'"),
+        ("count: int = 3", "count = 3", "'count: None = 3'"),
+        ('word: str = "yes"', 'word: str = "a=b"', "a line that papermill does not read"),
+    ],
+)
+def test_parameters_cell_that_cannot_be_read(toy, before, after, message):
+    page = toy / "book" / "toy.md"
+    page.write_text(page.read_text().replace(before, after))
+    wanted = "toy: expected 'name: type = default  # meaning' in its parameters cell, got "
+    assert re.search(wanted + message, call("params", "toy", expect=1).stderr)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "status", "message"),
+    [
+        ("perceptrn", 2, "no experiment 'perceptrn'; did you mean 'perceptron'?"),
+        ("perceptron", 1, "got parameters of Parameters; the experiment 'perceptron' expects Perc"),
+    ],
+)
+def test_experiment_of_the_front_matter_must_be_the_notebooks(toy, experiment, status, message):
+    page = toy / "book" / "toy.md"
+    page.write_text(page.read_text().replace("kernelspec", f"experiment: {experiment}\nkernelspec"))
+    for command in ("sweep", "search"):
+        assert message in call(command, "toy", expect=status).stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (ParameterError("seed: got -1"), 2, "Error: seed: got -1\n"),
+        (schemas.UnknownName("no run 'x'"), 2, "Error: no run 'x'\n"),
+        (OSError(28, "No space left", "a.npz"), 1, "[Errno 28] No space left: 'a.npz'\n"),
+        (FloatingPointError("diverged"), 1, "diverged\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "\nInterrupted; the same command goes on from what is stored.\n",
+        ),
+        (runner.Interrupted("what ran is in x"), 130, "what ran is in x\n"),
+    ],
+)
+def test_errors_are_a_line_and_an_exit_status(build, monkeypatch, error, status, said):
+    def fail(folder):
+        raise error
+
+    monkeypatch.setattr(listing, "stored", fail)
+    assert call("runs", expect=status).output == said
+
+
+@pytest.mark.parametrize("error", [KeyError("a"), TypeError("b"), BrokenPipeError()])
+def test_defects_keep_their_traceback(build, monkeypatch, error):
+    def fail(folder):
+        raise error
+
+    monkeypatch.setattr(listing, "stored", fail)
+    assert CliRunner().invoke(main, ["runs"], standalone_mode=False).exception is error
+
+
+def test_build_with_a_text_that_is_not_there(build, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLBOOK_TINYSTORIES", "none.txt")
+    said = call("build", "--profile", "smoke", expect=1).stderr
+    assert said.startswith("The book was not built")
+    assert f"LLBOOK_TINYSTORIES: got '{tmp_path / 'none.txt'}'; expected the name of a file" in said
+
+
+def test_build_where_nothing_can_be_written(build):
+    build.touch()
+    assert f"cannot write to the folder: File exists: '{build}'" in call("build", expect=1).stderr
+
+
+def test_pdf_of_a_build_that_did_not_end(build):
+    for name in pages(ROOT):
+        (build / "html" / f"{name}.html").parent.mkdir(parents=True, exist_ok=True)
+        (build / "html" / f"{name}.html").touch()
+    said = call("pdf", expect=1).stderr
+    assert said.startswith("No PDF was made")
+    assert f"no {build / 'notebooks' / 'execution.json'}: build the book first" in said
+
+
+def test_names_and_types_of_parameters(tmp_path, monkeypatch):
+    schema = schemas.schema(ROOT / "book", "perceptron")
     (tmp_path / "p.yaml").write_text("search: {epochs: 3, step_size: 5e-6}\ndata.size: 9\nseed: 1")
-    pairs = [*runner.read_file(tmp_path / "p.yaml"), ("seed", "2"), ("search.epochs", "7")]
+    pairs = [*schemas.read_file(tmp_path / "p.yaml"), ("seed", "2"), ("search.epochs", "7")]
     pairs += [("recompute_records", "True"), ("learning_rate", 1)]
     expected = {"epochs": 7, "step_size": 5e-6, "size": 9, "seed": 2, "recompute_records": True}
     values = schema.values(pairs)
     assert values == expected | {"learning_rate": 1.0}
     assert type(values["learning_rate"]) is float
+    monkeypatch.chdir(tmp_path)  # notebooks run elsewhere
+    schema_of_text = schemas.schema(ROOT / "book", "language_model")
+    assert schema_of_text.values([("path", "p.yaml")]) == {"path": str(tmp_path / "p.yaml")}
     config = schema.config(values)
     assert (config.search.epochs, config.data.size, config.training.steps) == (7, 9, 2000)
 
 
-@pytest.mark.parametrize("name", runner.notebook_names(ROOT / "book"))
+@pytest.mark.parametrize("name", schemas.notebook_names(ROOT / "book"))
 def test_params_of_every_notebook(build, name):
-    schema = runner.schema(ROOT / "book", name)
+    schema = schemas.schema(ROOT / "book", name)
     assert schema.model is not Parameters
     listed = json.loads(call("params", name, "--json").output)
     assert [p["short"] for p in listed] == list(schema.parameters)
@@ -183,8 +276,14 @@ def test_params_of_every_notebook(build, name):
             re.MULTILINE,
         )
     # its profiles are within its ranges
-    for profile in ("smoke", "laptop", "paper"):
+    for profile in PROFILES:
         schema.values(overrides(profile, name).items())
+        assert profile in main.commands["build"].get_help(click.Context(main))
+    # it names the experiment whose run it shows
+    shown = re.findall(r"(\w+)_run\((?:config=)?config", (ROOT / f"book/{name}.md").read_text())
+    assert schema.experiment == (shown[0].replace("_", "-") if shown else None)
+    if shown:
+        assert schema.stored_experiment().config is schema.model
     assert not build.exists()
 
 
@@ -346,7 +445,7 @@ def test_stopped_in_the_middle_of_a_search(tmp_path, how):
     output, errors = process.communicate(timeout=60)
     wait_for(lambda: gone(kernel))
     assert output == ""
-    assert not [p for p in (build / "runs").iterdir() if re.search(r"-[0-9a-f]{12}$", p.name)]
+    assert not list((build / "runs").glob("*.npz"))
     if how == signal.SIGINT:
         assert process.returncode == 130
         assert errors.startswith("perceptron: interrupted; what ran of it is in")
@@ -355,9 +454,14 @@ def test_stopped_in_the_middle_of_a_search(tmp_path, how):
         assert json.loads((folder / "run.json").read_text())["state"] == "interrupted"
         assert [p.name for p in build.iterdir()] == ["runs"]
     else:
-        # the next one is not held up by what is left
+        # the next one is not held up by what is left, and that can be removed
         result = run_llbook("run", "perceptron", "--profile", "smoke", build=build)
         assert result.returncode == 0, result.stderr
+        assert {path.name.partition("-")[0] for path in leftovers(build)} == {".run", ".perceptron"}
+        assert run_llbook("runs", "prune", "--yes", build=build).returncode == 0
+        assert [p.name for p in build.iterdir()] == ["runs"]
+        assert leftovers(build) == []
+        the_folder(build)
 
 
 # the run store
@@ -403,7 +507,7 @@ def test_runs_show(store):
     content = bytearray(file.read_bytes())
     content[100] ^= 1
     file.write_bytes(content)
-    assert "toy is damaged: " in call("runs", "show", "toy", expect=1).output
+    assert f"{toy} is damaged: " in call("runs", "show", "toy", expect=1).output
 
 
 def test_runs_why(build):
@@ -411,8 +515,8 @@ def test_runs_why(build):
     arguments = ["runs", "why", "perceptron", *(f"-p{k}={v}" for k, v in small.items())]
     assert "there is no run of its kind" in call(*arguments).output
     assert not build.exists()
-    schema = runner.schema(ROOT / "book", "perceptron")
-    run = schema.stored_run()(schema.config(small))
+    schema = schemas.schema(ROOT / "book", "perceptron")
+    run = schema.run(small)
     assert call(*arguments).output.startswith(f"{run.id}: stored, ")
     text = call(*arguments, "-p", "seed=3", "-p", "steps=61").output
     assert "not stored; it would be computed" in text
@@ -468,8 +572,23 @@ def test_executed_notebooks_are_listed_shown_and_pruned(toy, build):
     shown = json.loads(call("runs", "show", "toy-", "--json").output)
     assert shown["parameters"]["count"] == 1
     assert shown["id"] == folder.name
+    assert "Nothing to remove" in call("runs", "prune", "--older-than", "1").output
+    assert f"{folder.name}  " in call("runs", "prune", "--dry-run", "--older-than", "0").output
+    assert folder.is_dir()
     call("runs", "prune", "--yes", folder.name)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "shown"),
+    [
+        *(("size", 99_999, "100.0 kB"), ("size", 100_000, "0.1 MB"), ("age", 59.4, "59 s")),
+        *(("age", 60, "1 min"), ("age", 3600, "1 h"), ("age", 86400 * 3, "3 d")),
+        *(("", True, "true"), ("", "", '""'), ("", [], "defaults"), ("", ["a", 1], "a, 1")),
+    ],
+)
+def test_values_of_a_table(column, value, shown):
+    assert tables.readable(column, value) == shown
 
 
 def test_away_from_a_repository(monkeypatch, build):
@@ -482,7 +601,7 @@ def test_away_from_a_repository(monkeypatch, build):
     "code",
     [
         "import llbook",
-        "from llbook.cli import main\nmain(['params', 'perceptron'], standalone_mode=False)",
+        "from llbook.cli import main\nmain(['params', 'gradient_flow'], standalone_mode=False)",
     ],
 )
 def test_torch_is_not_imported_before_it_is_needed(build, code):
@@ -493,7 +612,7 @@ def test_torch_is_not_imported_before_it_is_needed(build, code):
 
 def test_module_is_the_command(tmp_path):
     assert shutil.which("python") is not None
-    result = run_llbook("params", "perceptron", build=tmp_path / "build")
+    result = run_llbook("params", "gradient_flow", build=tmp_path / "build")
     assert result.returncode == 0
     assert result.stdout.startswith("name ")
 

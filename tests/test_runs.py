@@ -7,17 +7,20 @@ import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from filelock import FileLock
 
+from llbook.experiments.experiment import registry
 from llbook.runs.entries import entries
+from llbook.runs.files import leftovers, replacing, scratch, write_json
 from llbook.runs.folders import build_folder, records_folder, repository_root
 from llbook.runs.provenance import commit, device_kind
 from llbook.runs.records import load_record, record_path, save_record
 from llbook.runs.run import DamagedRun, Run, provenance_line, write_run
-from llbook.runs.store import NotStored, RunStore, default_store, stored_only
+from llbook.runs.store import NotStored, RunStore, default_store, quietly, stored_only
 
 CODE = ("llbook.runs.store",)
 CONFIG = {"seed": 0, "search": {"epochs": 3, "step": 0.5}, "device": "cpu"}
@@ -92,6 +95,71 @@ def test_miss_names_what_differs_from_the_nearest(store, lines, monkeypatch):
     )
     store.load_or_compute("toy", CONFIG, curves, CODE)
     assert lines[-1].endswith(f"the nearest differs in numba {installed('numba')} → 9.9")
+
+
+def computed_anew(store, config=CONFIG, code=CODE, **options):
+    """Whether it was not there."""
+    calls = []
+    store.load_or_compute("toy", config, lambda: calls.append(1) or curves(), code, **options)
+    return bool(calls)
+
+
+def test_all_that_decides_a_run_is_in_its_key(store, monkeypatch):
+    assert computed_anew(store)
+    assert not computed_anew(store)
+    assert not computed_anew(store, dict(reversed(CONFIG.items())))
+    assert computed_anew(store, CONFIG | {"search": {"epochs": 3, "step": 0.25}})
+    assert computed_anew(store, code=[*CODE, "llbook.runs.key"])
+    assert computed_anew(store, CONFIG | {"device": "cuda"})
+    installed, changed = importlib.metadata.version, {}
+    monkeypatch.setattr("importlib.metadata.version", lambda n: changed.get(n) or installed(n))
+    for library in ("torch", "numpy", "numba"):
+        changed[library] = "0.0"
+        assert computed_anew(store), library
+    assert computed_anew(store, libraries=["sentencepiece"])
+    changed["sentencepiece"] = "0.0"
+    assert computed_anew(store, libraries=["sentencepiece"])
+    assert not computed_anew(store)
+    monkeypatch.setattr("sys.version_info", (3, 99, 1))
+    assert computed_anew(store)
+    monkeypatch.setattr("sys.version_info", (3, 99, 2))
+    assert not computed_anew(store)
+
+
+@pytest.mark.parametrize("name", ["language-model", "explorer-language-model"])
+def test_the_language_model_is_known_by_its_tokeniser(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("LLBOOK_BUILD", str(tmp_path))
+    experiment = registry()[name]
+    config = experiment.config.from_flat({"corpus": "grammar"})
+    ids, installed = set(), importlib.metadata.version
+    for name in ("nothing", "mistral-common", "sentencepiece"):
+        monkeypatch.setattr(
+            "importlib.metadata.version", lambda n, name=name: "0" if n == name else installed(n)
+        )
+        with stored_only(), pytest.raises(NotStored) as caught:
+            experiment.run(config)
+        ids.add(caught.value.id)
+    assert len(ids) == 3
+
+
+def test_prose_and_layout_of_the_code_are_not_in_the_key(store, tmp_path, monkeypatch):
+    source = tmp_path / "toy_engine.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    source.write_text("rate = 1\n\n\ndef double(x):\n    return 2 * x\n")
+    assert computed_anew(store, code=["toy_engine"])
+    source.write_text(
+        '"""An engine."""\nrate = 1  # how fast\n"""In epochs."""\n\n# twice\n'
+        'def double(x):\n    """2 x"""\n    return (2 *\n        x)\n'
+    )
+    assert not computed_anew(store, code=["toy_engine"])
+    for other in ("rate = 2", "rate = 1.0", "rate = '1'"):
+        source.write_text(source.read_text().replace("rate = 1", other))
+        assert computed_anew(store, code=["toy_engine"]), other
+        source.write_text(source.read_text().replace(other, "rate = 1"))
+    source.write_text("rate = = 1")  # no Python: by its bytes
+    assert computed_anew(store, code=["toy_engine"])
+    source.write_text("rate = = 2")
+    assert computed_anew(store, code=["toy_engine"])
 
 
 def test_changed_code_is_a_miss(store, lines, tmp_path, monkeypatch):
@@ -244,9 +312,162 @@ def test_entries_say_what_lies_there(store):
     assert {path.suffix for path in store.folder.iterdir()} == {"", ".lock", ".txt"}
 
 
-def interrupted(path):
-    path.write_bytes(b"half")
+def interrupted(path=None):
+    if path is not None:
+        path.write_bytes(b"half")
     raise KeyboardInterrupt
+
+
+def test_an_interrupted_computation_goes_on_and_says_what_it_is_of(
+    store, lines, tmp_path, monkeypatch
+):
+    (tmp_path / "toy_engine.py").write_text("rate = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def call(compute):
+        return store.load_or_compute("toy", CONFIG, compute, ["toy_engine"], resumable=True)
+
+    with pytest.raises(KeyboardInterrupt):
+        call(interrupted)
+    (entry,) = entries(store.folder)
+    assert (entry.state, entry.kind, entry.config) == ("interrupted", "toy", CONFIG)
+    assert entry.provenance["device"]
+    assert entry.outdated() == []
+    # as if an hour had passed between its start and its checkpoint; then a try without another
+    os.utime(entry.path.with_suffix(".json"), (0, 1000))
+    os.utime(entry.path, (0, 4600))
+    with pytest.raises(KeyboardInterrupt):
+        call(lambda path: interrupted())
+    (entry,) = entries(store.folder)
+    assert entry.provenance["seconds"] == 3600
+    run = call(lambda path: {"before": np.frombuffer(path.read_bytes(), np.uint8)})
+    assert lines[-1].endswith("an interrupted search goes on")
+    assert run.arrays["before"].tobytes() == b"half"
+    assert 3600 <= run.provenance["seconds"] < 7200
+    assert sorted(path.suffix for path in store.folder.iterdir()) == [".lock", ".npz"]
+
+    (tmp_path / "toy_engine.py").write_text("rate = 2\n")
+    with pytest.raises(KeyboardInterrupt):
+        call(interrupted)
+    (tmp_path / "toy_engine.py").write_text("rate = 3\n")
+    (entry,) = (entry for entry in entries(store.folder) if entry.state == "interrupted")
+    assert entry.outdated() == ["code changed: toy_engine.py"]
+
+
+def test_what_stopped_before_its_first_checkpoint_is_listed_where_it_was_killed(store):
+    with pytest.raises(ZeroDivisionError):
+        store.load_or_compute("toy", CONFIG, lambda path: 1 // 0, CODE, resumable=True)
+    assert entries(store.folder) == []
+    with pytest.raises(KeyboardInterrupt):
+        store.load_or_compute("toy", CONFIG, interrupted, CODE, resumable=True)
+    (entry,) = entries(store.folder)
+    entry.path.unlink()
+    (entry,) = entries(store.folder)
+    assert (entry.state, entry.config) == ("interrupted", CONFIG)
+    entry.remove()
+    assert entries(store.folder) == []
+
+
+def test_a_folder_left_while_it_was_removed_is_removed(store):
+    left = store.folder / ".toy-0123456789ab.removed.partial"
+    left.mkdir(parents=True)
+    (left / "arrays.npz").touch()
+    (entry,) = entries(store.folder)
+    entry.remove()
+    assert not left.exists()
+
+
+def test_what_cannot_be_removed_is_named(store, monkeypatch):
+    store.load_or_compute("toy", CONFIG, curves, CODE)
+    (entry,) = entries(store.folder)
+
+    def refuse(*arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OSError, match=rf"cannot remove the run: Permission denied.*{entry.id}"):
+        entry.remove()
+
+
+def test_a_stored_run_is_found_where_nothing_can_be_written(store):
+    run = store.load_or_compute("toy", CONFIG, curves, CODE)
+    lock = store.folder / f"{run.id}.lock"
+    lock.unlink()
+    lock.mkdir()  # no lock can be made, whoever asks
+    assert store.load_or_compute("toy", CONFIG, never, CODE).id == run.id
+    (store.folder / f"{run.id}.npz").unlink()
+    with pytest.raises(OSError, match="cannot write to the folder"):
+        store.load_or_compute("toy", CONFIG, never, CODE)
+
+
+def test_stored_runs_are_read_for_a_reason_only_and_once(store, lines, monkeypatch):
+    for seed in range(4):
+        store.load_or_compute("toy", CONFIG | {"seed": seed}, curves, CODE)
+    read, real = [], zipfile.ZipFile.read
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *a: read.append(1) or real(*a))
+    with stored_only(), pytest.raises(NotStored) as caught:
+        store.load_or_compute("toy", CONFIG | {"seed": 8}, never, CODE)
+    assert not read
+    assert ["config: seed 0 → 8"] in caught.value.nearest.values()
+    assert len(caught.value.nearest) == 3
+    newest = len(read)
+    assert newest <= 4
+    with quietly():
+        store.load_or_compute("toy", CONFIG | {"seed": 8}, curves, CODE)
+    assert lines[-1].endswith("computing: no such run")
+    assert len(read) == newest
+    store.load_or_compute("toy", CONFIG | {"seed": 9}, curves, CODE)
+    assert len(read) == newest + 1  # the one that is new
+    assert lines[-1].endswith(" → 9")
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "facts.json"
+    write_json(path, {"a": "ä"})
+    assert path.read_text(encoding="utf-8") == '{\n "a": "ä"\n}\n'
+    for durable in (False, True):
+        with pytest.raises(KeyboardInterrupt), replacing(path, durable=durable) as temporary:
+            interrupted(temporary)
+        with (
+            pytest.raises(OSError, match=r"cannot say: No such file.*facts\.json"),
+            replacing(path, "say", durable=durable),
+        ):
+            (tmp_path / "missing").read_bytes()
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": "ä"}
+    assert list(path.parent.iterdir()) == [path]
+    with replacing(path, durable=True) as temporary:
+        temporary.write_text("whole")
+        assert leftovers(tmp_path) == []  # it may be being written
+        os.utime(temporary, (0, 0))
+        assert leftovers(tmp_path) == [temporary]
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+WORK = """
+import os, pathlib, signal, sys
+from llbook.runs.files import in_use, scratch
+kept = pathlib.Path(sys.argv[1], "kept", ".toy.partial")
+kept.mkdir(parents=True)
+with scratch(pathlib.Path(sys.argv[1]), ".run-") as work, in_use(kept):
+    (work / ".inner.partial").touch()
+    os.utime(work / ".inner.partial", (0, 0))
+    print("working", flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_leaves_is_found_once_it_is_dead(tmp_path):
+    command = [sys.executable, "-c", WORK, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"working\n"
+        assert leftovers(tmp_path) == []
+        process.stdin.write(b"\n")
+    assert [path.name.partition("-")[0] for path in leftovers(tmp_path)] == [".run", ".toy.partial"]
+    with scratch(tmp_path, ".dask-") as folder:
+        assert folder not in leftovers(tmp_path)
+    assert not folder.exists()
 
 
 def test_outdated_names_what_changed(store, monkeypatch, tmp_path):

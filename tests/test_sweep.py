@@ -22,13 +22,14 @@ from llbook.cli import main
 from llbook.figures import style
 from llbook.figures import sweep as figures
 from llbook.parameters import ParameterError
-from llbook.publish import runner
+from llbook.publish import schema as schemas
 from llbook.publish.profiles import overrides
-from llbook.publish.sweep import read_points, sweep_points
+from llbook.publish.schema import read_points
+from llbook.publish.sweep import sweep_points
 from llbook.report.sweep import interval, read_table, recorded_table
 from llbook.runs.store import RunStore
 
-PERCEPTRON = runner.schema(ROOT / "book", "perceptron")
+PERCEPTRON = schemas.schema(ROOT / "book", "perceptron")
 SMALL = overrides("smoke", "perceptron")
 
 
@@ -98,6 +99,7 @@ def build(tmp_path, monkeypatch):
         (["objective", "-p", "seed=0..1"], "stores no run"),
         (["perceptron", "--scheduler", "tcp://a:1", "--workers", "2"], "has its own"),
         (["perceptron", "--workers", "0"], "--workers"),
+        (["language_model", "-p", "path=none.txt"], "data.path: got 'none.txt'; expected the name"),
     ],
 )
 def test_command_refuses_before_anything_starts(build, arguments, message):
@@ -220,7 +222,7 @@ def test_interrupted_sweep_leaves_no_process(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Interrupted; the points that are done are stored" in errors
+    assert "Interrupted; the same command goes on from what is stored" in errors
     assert "Traceback" not in errors
     wait_for(lambda: not holders(build / "runs"))
     assert {path.name for path in build.iterdir()} == {"runs"}

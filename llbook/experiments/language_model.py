@@ -27,7 +27,7 @@ from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.distributed import Shared, process_count, share
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.search import Epoch
-from llbook.parameters import Section
+from llbook.parameters import FileName, Section
 from llbook.tasks.task import Task
 from llbook.tasks.transformer import Architecture, Transformer, initial_parameters
 
@@ -55,7 +55,9 @@ class _Stories(Section):
         "auto",
         description="the text: TinyStories by name, the built-in grammar, or whichever is at hand",
     )
-    path: str = Field("", description="a file of stories (plain or .gz), in the place of `corpus`")
+    path: FileName = Field(
+        "", description="a file of stories (plain or .gz), in the place of `corpus`"
+    )
     size: int = Field(128, ge=2, le=2**20, description="N, training examples")
     desired_size: int = Field(
         128, ge=1, le=2**20, description="K, desired and, again, test examples"

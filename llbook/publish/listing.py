@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,12 +13,15 @@ from filelock import Timeout
 
 from llbook.experiments.experiment import registry
 from llbook.publish.runner import executed_notebooks
+from llbook.publish.schema import Schema, UnknownName
+from llbook.publish.tables import readable
 from llbook.runs.entries import Entry, entries
 from llbook.runs.files import leftovers, remove, size
 from llbook.runs.key import changes, flat
-from llbook.runs.store import RunStore
+from llbook.runs.run import DamagedRun
+from llbook.runs.store import NotStored, RunStore, stored_only
 
-__all__ = ["Prunable", "notebooks", "prunable", "show", "stored"]
+__all__ = ["Prunable", "notebooks", "prunable", "show", "stored", "why"]
 
 
 def stored(build: Path) -> list[dict[str, Any]]:
@@ -56,7 +59,7 @@ def show(build: Path, id: str) -> dict[str, Any]:
     """All that is known of one run or executed notebook.
 
     Raises:
-        LookupError: there is none, or several begin with ``id``.
+        UnknownName: there is none, or several begin with ``id``.
         DamagedRun: the run's content does not have its checksum.
     """
     known, folders = _everything(build)
@@ -85,9 +88,31 @@ def show(build: Path, id: str) -> dict[str, Any]:
         "provenance": facts,
     }
     if entry.state == "stored":
-        arrays = RunStore(build / "runs").load(found).arrays
+        try:
+            arrays = RunStore(build / "runs").load(found).arrays
+        except DamagedRun as error:
+            raise DamagedRun(f"{found} is damaged: {error}; it will be computed anew") from None
         shown["arrays"] = {name: f"{a.dtype} {a.shape}" for name, a in sorted(arrays.items())}
     return shown
+
+
+def why(schema: Schema, values: Mapping[str, Any]) -> list[str]:
+    """Whether the run of a notebook is stored, and else how the nearest ones differ; in lines.
+
+    Raises:
+        UnknownName: the notebook shows no run.
+    """
+    try:
+        with stored_only():
+            run = schema.run(values)
+    except NotStored as error:
+        reason = f"the stored one is damaged: {error.damage}" if error.damage else "not stored"
+        lines = [f"{error.id}: {reason}; it would be computed"]
+        for id, differences in [*error.nearest.items()][:3]:
+            lines.append(f"  {id} differs in")
+            lines += [f"    {line}" for line in differences or ["nothing: its name is another's"]]
+        return lines if error.nearest else [*lines, "  there is no run of its kind in the store"]
+    return [f"{run.id}: stored, {readable('age', run.age.total_seconds())} old; it would be used"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +131,7 @@ def prunable(
     """What to remove: the runs named, or else those of no use.
 
     Raises:
-        LookupError: there is no such run, or several begin so.
+        UnknownName: there is no such run, or several begin so.
     """
     known, folders = _everything(build)
     left = {
@@ -152,8 +177,8 @@ def _one(id: str, known: list[str]) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise LookupError(f"{id!r} is the beginning of {len(found)}: {', '.join(found[:5])}")
-    raise LookupError(f"no run {id!r}; `llbook runs` lists them")
+        raise UnknownName(f"{id!r} is the beginning of {len(found)}: {', '.join(found[:5])}")
+    raise UnknownName(f"no run {id!r}; `llbook runs` lists them")
 
 
 def _remove_run(entry: Entry) -> str:
@@ -175,8 +200,7 @@ def _remove(path: Path) -> str:
 
 
 def _changed(entry: Entry) -> list[str]:
-    experiment = registry().get(entry.kind)
-    if experiment is None:
+    if (experiment := registry().get(entry.kind)) is None:
         return changes(entry.config, {})
     defaults = experiment.config().model_dump()
     return changes({k: v for k, v in entry.config.items() if k in defaults}, defaults)

@@ -30,15 +30,12 @@ from typing import Any
 import nbformat
 
 import llbook
+from llbook.data.stories import text_at_hand
 from llbook.publish.execution import MARK, execution_text
+from llbook.publish.executor import LIBRARIES, execute
 from llbook.publish.extension import repository
-from llbook.publish.notebooks import (
-    LIBRARIES,
-    Settings,
-    execute,
-    is_notebook,
-    published,
-)
+from llbook.publish.kernel import ANSI, Settings
+from llbook.publish.notebooks import is_notebook, published
 from llbook.runs.files import locked, write_json
 from llbook.runs.provenance import provenance
 
@@ -49,7 +46,6 @@ _MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions")
 _WARNING = re.compile(r"(WARNING|ERROR|CRITICAL|Exception|Traceback)")
 _LINK = re.compile(r"\]\((?P<path>[\w./-]+)\.md(?P<rest>(?:#[^)\s]*)?)\)")
 _PLACE = re.compile(r"(book/\S+)\.ipynb:(\d+)(\d{4}):")
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class BookError(RuntimeError):
@@ -80,8 +76,9 @@ def build(
     Raises:
         BookError: a page that is missing, a warning of Sphinx, a page that needs the network.
         NotebookError: a notebook that fails or must not be published.
+        OSError: the build folder cannot be written, ``LLBOOK_TINYSTORIES`` cannot be read.
 
-    After either, the site of before is untouched.
+    After any of them, the site of before is untouched.
     """
     waiting = partial(report, f"waiting for another build in {build_folder}")
     with locked(build_folder / ".lock", waiting):
@@ -98,12 +95,11 @@ def build(
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted((*recorded.glob("*.npz"), *recorded.glob("*.json")))
         }
-        if text := os.environ.get("LLBOOK_TINYSTORIES"):
-            records["LLBOOK_TINYSTORIES"] = hashlib.sha256(Path(text).read_bytes()).hexdigest()
+        inputs = {"records": records, "text": {"corpus=auto": text_at_hand()}}
         documents = pages(root)
         notebooks = [name for name in documents if is_notebook(source / f"{name}.md")]
         executions = [
-            execute(name, settings, overrides(profile, name), records=records) for name in notebooks
+            execute(name, settings, overrides(profile, name), inputs=inputs) for name in notebooks
         ]
         facts = {
             "profile": profile,
@@ -348,7 +344,7 @@ def _make_site(
 
 def _complaints(output: str, stage: Path) -> str:
     """The warnings in jupyter-book's output, each once, with the pages' own names."""
-    text = _ANSI.sub("", output).replace(f"{stage}{os.sep}", "book/")
+    text = ANSI.sub("", output).replace(f"{stage}{os.sep}", "book/")
     # myst-nb counts lines from ten thousand times the number of the cell
     text = _PLACE.sub(lambda m: f"{m[1]}.md, cell {m[2]}, line {int(m[3])}:", text)
     warnings = list(dict.fromkeys(line for line in text.splitlines() if _WARNING.search(line)))

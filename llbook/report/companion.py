@@ -16,8 +16,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from llbook.compression.coding import Trace, decode_text, encode_text
-from llbook.data.stories import grammar_stories
+from llbook.compression.codec import Trace
+from llbook.compression.text import decode_text, encode_text
+from llbook.data.grammar import grammar_stories
 from llbook.experiments.perceptron import PerceptronConfig, build_task
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
