@@ -1,12 +1,17 @@
 """What an experiment is: one file and one line make a new one; runs, sweeps and texts of those there are."""
 
+import json
 import math
+import os
+import re
 import sys
 from dataclasses import replace
 
+import nbformat
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from conftest import ROOT
 
 from llbook.cli import main
 from llbook.experiments import experiment
@@ -68,6 +73,41 @@ LEAST_SQUARES = Experiment(
 )
 '''
 
+NOTEBOOK = """---
+jupytext:
+  text_representation: {extension: .md, format_name: myst}
+kernelspec: {display_name: Python 3, language: python, name: python3}
+experiment: least-squares
+---
+
+# A third experiment
+
+```{code-cell} ipython3
+:tags: [parameters]
+seed: int = 0  # seed of data and θ_0
+size: int = 12  # N, training examples
+noise: float = 0.5  # of the training targets
+```
+
+```{code-cell} ipython3
+from third import LeastSquaresConfig
+from llbook.parameters import from_notebook
+
+config, _ = from_notebook(globals(), LeastSquaresConfig)
+
+from third import LEAST_SQUARES
+
+run = LEAST_SQUARES.run(config=config)
+print("objective:", run.arrays["history_objective"][-1])
+```
+
+```{code-cell} ipython3
+from llbook.report.numbers import small_print
+
+small_print(run, "third", LeastSquaresConfig())
+```
+"""
+
 
 @pytest.fixture
 def build(tmp_path, monkeypatch):
@@ -120,6 +160,30 @@ def test_a_new_experiment_is_recorded_and_reported(build, third):
     means = table.intervals("seed", "auc", 0.95)
     expected = np.mean([run.arrays["history_auc"][-1] for run in records["usual"]])
     assert means["usual"].mean == pytest.approx(expected) and math.isnan(means["quiet"].low)
+
+
+def test_a_new_experiments_notebook_is_searched_run_and_listed(build, third, tmp_path, monkeypatch):
+    """By the ordinary commands; a call that names its argument is nothing special."""
+    root = tmp_path / "root"
+    (root / "book").mkdir(parents=True)
+    (root / "book" / "third.md").write_text(NOTEBOOK)
+    monkeypatch.setattr("llbook.cli.repository_root", lambda: root)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(tmp_path)]))
+
+    def call(*arguments):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert "data.noise" in call("params", "third")
+    searched = re.search(r"least-squares-[0-9a-f]{12}", call("search", "third", "-p", "noise=1"))
+    done = re.search(r"done: (\S+)", call("run", "third", "-p", "data.noise=1"))
+    notebook = nbformat.read(done[1], as_version=4)
+    shown = "".join(str(cell.get("outputs")) for cell in notebook.cells)
+    assert f"run {searched[0]}" in shown and "noise = 1" in shown
+    listed = json.loads(call("runs", "--json"))
+    assert [row["id"] for row in listed["runs"]] == [searched[0]], "it was computed once"
+    assert listed["notebooks"][0]["parameters"] == ["data.noise = 1.0"]
 
 
 def test_a_record_that_was_not_made_is_none_of_the_optional_ones(build, third):
