@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from test_notebooks import parameter_cell
+from conftest import ROOT, parameter_cell
 
 from llbook.experiments import language_model, perceptron
 from llbook.publish.profiles import PROFILES, overrides

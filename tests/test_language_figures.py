@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from test_notebooks import parameter_cell
+from conftest import parameter_cell
 
 from llbook.experiments.language_model import LanguageModelConfig
 from llbook.figures import language_model as figures

@@ -1,31 +1,12 @@
 """The notebooks' parameter cells against the models that check them."""
 
-import ast
-import re
-
 import pytest
+from conftest import parameter_cell
 
 from llbook.experiments.perceptron import PerceptronConfig
 from llbook.publish.profiles import PROFILES, overrides
-from llbook.runs.folders import repository_root
 
-BOOK = repository_root() / "book"
-CELL = re.compile(r"```\{code-cell\} ipython3\n:tags: \[parameters[^\]]*\]\n(.*?)```", re.DOTALL)
 SHARED = ("intro", "objective", "optimal_policy", "perceptron")
-
-
-def parameter_cell(name):
-    """Name → (annotation, default, comment) of a notebook's parameters cell."""
-    (source,) = CELL.findall((BOOK / f"{name}.md").read_text(encoding="utf-8"))
-    comments = [line.partition("  # ")[2] for line in source.splitlines()]
-    return {
-        node.target.id: (
-            node.annotation.id,
-            ast.literal_eval(node.value),
-            comments[node.lineno - 1],
-        )
-        for node in ast.parse(source).body
-    }
 
 
 @pytest.mark.parametrize("name", SHARED)
