@@ -99,6 +99,10 @@ class Experiment(Generic[C]):
     libraries: tuple[str, ...] = ()
     shared: bool = False
 
+    def all_code(self) -> tuple[str, ...]:
+        """Modules and packages whose source decides its results."""
+        return (*_CODE, *self.code)
+
     def compute(
         self, config: C, *, progress: bool = False, checkpoint: Path | None = None
     ) -> Arrays:
@@ -284,14 +288,17 @@ class Experiment(Generic[C]):
             self.name,
             settings | self.facts(config),
             compute,
-            (*_CODE, *self.code),
+            self.all_code(),
             libraries=self.libraries,
             resumable=True,
         )
 
 
 # What decides the results of every experiment.
-_CODE = ("llbook.tasks.task", "llbook.optimal", "llbook.measures", "llbook.experiments.collecting")
+_CODE = (
+    *("llbook.tasks.task", "llbook.tasks.identity", "llbook.optimal", "llbook.measures"),
+    "llbook.experiments.collecting",
+)
 
 
 def _without(settings: Mapping[str, Any], dotted: Iterable[str]) -> dict[str, Any]:
