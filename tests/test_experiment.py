@@ -16,7 +16,7 @@ from conftest import ROOT
 from llbook.cli import main
 from llbook.experiments import experiment
 from llbook.experiments.experiment import Recorded, registry
-from llbook.experiments.language_model import LanguageModelConfig, load_examples
+from llbook.experiments.language_model import LANGUAGE_MODEL, LanguageModelConfig, load_examples
 from llbook.experiments.perceptron import PERCEPTRON
 from llbook.optimal import distributed
 from llbook.publish import listing
@@ -275,3 +275,23 @@ def test_another_text_is_read_when_the_environment_names_one(tmp_path, monkeypat
     assert "bear" in load_examples(config)[0].texts[0]
     # while nothing changes, nothing is read or cut again
     assert load_examples(config)[1] is load_examples(config)[1]
+
+
+def test_a_run_knows_its_text_and_not_where_it_lay(build, tmp_path, monkeypatch, capsys):
+    """What was asked for by name is found again by path, and another text is another run."""
+    small = {"size": 4, "desired_size": 4, "length": 8, "vocabulary": 25, "hidden": 8, "heads": 2}
+    small |= {"steps": 2, "epochs": 1}
+    fox, owl = (str(stories(tmp_path / f"{word}.txt", word)) for word in ("fox", "owl"))
+
+    def run(**flat):
+        return LANGUAGE_MODEL.run(LanguageModelConfig.from_flat(small | flat))
+
+    monkeypatch.setenv("LLBOOK_TINYSTORIES", fox)
+    by_name = run()
+    assert by_name.config["corpus_name"] == "file" and by_name.config["corpus_stories"] == 60
+    assert by_name.config["data"].keys().isdisjoint({"corpus", "path"})
+    assert {"mistral-common", "sentencepiece"} <= by_name.provenance["versions"].keys()
+    monkeypatch.delenv("LLBOOK_TINYSTORIES")
+    capsys.readouterr()
+    assert run(path=fox).id == by_name.id and capsys.readouterr().out == ""
+    assert run(path=owl).id != by_name.id

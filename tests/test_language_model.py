@@ -22,8 +22,9 @@ from llbook.optimal.checkpoint import (
 )
 from llbook.optimal.process import TRAJECTORIES, constant_policy, train
 from llbook.tasks import head, transformer
+from llbook.tasks.language import Transformer
 from llbook.tasks.task import Task
-from llbook.tasks.transformer import PAD, Architecture, Transformer, initial_parameters
+from llbook.tasks.transformer import PAD, Architecture, initial_parameters
 
 compute = LANGUAGE_MODEL.compute
 

@@ -3,11 +3,11 @@ import torch
 
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
+from llbook.tasks.language import Transformer
 from llbook.tasks.transformer import (
     PAD,
     Architecture,
     Prefix,
-    Transformer,
     initial_parameters,
     logits,
     parameter_count,

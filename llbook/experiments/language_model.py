@@ -28,8 +28,9 @@ from llbook.optimal.distributed import Shared, process_count, share
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.search import Epoch
 from llbook.parameters import FileName, Section
+from llbook.tasks.language import Transformer
 from llbook.tasks.task import Task
-from llbook.tasks.transformer import Architecture, Transformer, initial_parameters
+from llbook.tasks.transformer import Architecture, initial_parameters
 
 __all__ = [
     "LADDER",
