@@ -207,24 +207,16 @@ class Experiment(Generic[C]):
             recompute: run each of them anew (or take it from the run store) instead of
                 reading ``book/records``; hours on a CPU.
         """
-        configs = self.recorded_configs()
-
-        def one(name: str) -> Run:
-            return (
-                self._condensed(configs[name], True)
-                if recompute
-                else load_record(record_path(name))
-            )
-
-        names = {
-            setting: [self.record_name(setting, seed) for seed in recorded.seeds]
-            for setting, recorded in self.recorded.items()
-        }
-        return {
-            setting: [one(name) for name in names[setting]]
-            for setting, recorded in self.recorded.items()
-            if not recorded.optional or all(record_path(name).is_file() for name in names[setting])
-        }
+        configs, found = self.recorded_configs(), {}
+        for setting, recorded in self.recorded.items():
+            names = [self.record_name(setting, seed) for seed in recorded.seeds]
+            if recorded.optional and not all(record_path(name).is_file() for name in names):
+                continue
+            if recompute:
+                found[setting] = [self._condensed(configs[name], True) for name in names]
+            else:
+                found[setting] = [load_record(record_path(name)) for name in names]
+        return found
 
     def sweep(self, name: str, *, progress: bool = False) -> Run:
         """All runs of a recorded sweep as one, with a row per point.
@@ -306,5 +298,5 @@ def _without(settings: Mapping[str, Any], dotted: Iterable[str]) -> dict[str, An
     kept = {k: dict(v) if isinstance(v, Mapping) else v for k, v in settings.items()}
     for name in dotted:
         section, _, inner = name.rpartition(".")
-        del (kept[section] if section else kept)[inner]
+        (kept[section] if section else kept).pop(inner, None)
     return kept
