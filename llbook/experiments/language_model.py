@@ -75,6 +75,9 @@ class _LanguageModel(Section):
     layers: int = Field(2, ge=1, le=48, description="blocks of the Transformer")
     hidden: int = Field(32, ge=2, le=8192, description="width of the residual stream")
     heads: int = Field(4, ge=1, le=128, description="attention heads; they divide `hidden`")
+    activation: Literal["relu", "gelu"] = Field(
+        "relu", description="of the feed-forward layers; J is smooth with gelu alone"
+    )
     attention_scale: Literal["head", "hidden"] = Field(
         "head", description="attention scores are divided by the root of this size"
     )
@@ -170,6 +173,7 @@ def build_task(config: LanguageModelConfig) -> Transformer | Shared:
         layers=config.model.layers,
         hidden=config.model.hidden,
         heads=config.model.heads,
+        activation=config.model.activation,
         attention_scale=config.model.attention_scale,
         initial_scale=config.model.initial_scale,
     )
@@ -334,6 +338,15 @@ LANGUAGE_MODEL = Experiment(
     measure=LanguageModelMeasures,
     code=("llbook.data", "llbook.tasks", "llbook.experiments.language_model"),
     recorded={
+        "short-gelu": Recorded(
+            {"steps": 40, "size": 64, "vocabulary": 350, "activation": "gelu"}, optional=True
+        ),
+        "long-two-stage": Recorded(
+            {"steps": 160, "size": 256, "vocabulary": 450}
+            | {"method": "two-stage", "epochs": 16, "measure_every": 3},
+            seeds=(0,),
+            optional=True,
+        ),
         "short": Recorded({"steps": 40, "size": 64, "vocabulary": 350}),
         "laptop": Recorded(),
         "long": Recorded({"steps": 160, "size": 256, "vocabulary": 450}),

@@ -1,6 +1,6 @@
 """The paper's Transformer language model (App. D), in one file and one flat vector θ.
 
-A decoder with learned positions, pre-norm RMSNorm with bias, ReLU feed-forward
+A decoder with learned positions, pre-norm RMSNorm with bias, feed-forward
 layers of four times the hidden size, and an output matrix of its own:
 
     x_i = E[token_i] + P[i]
@@ -23,7 +23,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, scaled_dot_product_attention
+from torch.nn.functional import embedding, gelu, scaled_dot_product_attention
 
 from llbook.data.tokens import PAD
 from llbook.tasks.head import (
@@ -31,6 +31,7 @@ from llbook.tasks.head import (
 )
 
 __all__ = [
+    "ACTIVATIONS",
     "PAD",
     "Architecture",
     "Prefix",
@@ -45,6 +46,30 @@ __all__ = [
 _NORM_EPSILON = 1e-6
 
 
+class _Relu:
+    @staticmethod
+    def value(y: Tensor) -> Tensor:
+        return y.relu()
+
+    @staticmethod
+    def slope(y: Tensor) -> Tensor:
+        return (y > 0).to(y.dtype)
+
+
+class _Gelu:
+    @staticmethod
+    def value(y: Tensor) -> Tensor:
+        return gelu(y)
+
+    @staticmethod
+    def slope(y: Tensor) -> Tensor:
+        density = (y.square() / -2).exp() / math.sqrt(2 * math.pi)
+        return torch.special.ndtr(y) + y * density
+
+
+ACTIVATIONS: dict[str, type[_Relu | _Gelu]] = {"relu": _Relu, "gelu": _Gelu}
+
+
 @dataclass(frozen=True)
 class Architecture:
     """The shape of the model; the defaults are the paper's.
@@ -56,6 +81,9 @@ class Architecture:
         hidden: width of the residual stream.
         heads: attention heads; they divide ``hidden``.
         expansion: width of the feed-forward layer over ``hidden``.
+        activation: of the feed-forward layers: ``"relu"``, the paper's, whose slope jumps, so
+            that J is not differentiable everywhere and ∂J/∂γ is of one piece only;
+            ``"gelu"``, y Φ(y) with the normal distribution function, smooth.
         attention_scale: ``"head"`` divides the attention scores by √(head size),
             the usual choice; ``"hidden"`` by √(hidden size), as the authors'
             published code does.
@@ -73,6 +101,7 @@ class Architecture:
     hidden: int = 128
     heads: int = 8
     expansion: int = 4
+    activation: str = "relu"
     attention_scale: str = "head"
     initial_scale: float = 0.02
 
@@ -88,6 +117,9 @@ class Architecture:
             raise ValueError(
                 f"heads must divide the hidden size, got {self.heads} heads for {self.hidden}"
             )
+        if self.activation not in ACTIVATIONS:
+            known = " or ".join(map(repr, ACTIVATIONS))
+            raise ValueError(f"activation must be {known}, got {self.activation!r}")
         if self.attention_scale not in ("head", "hidden"):
             raise ValueError(
                 f"attention_scale must be 'head' or 'hidden', got {self.attention_scale!r}"
@@ -180,6 +212,7 @@ def logits(
             f"expected tokens of shape (n, L) with 1 ≤ L ≤ {architecture.context - start} "
             f"(context {architecture.context}, {start} read before), got {tuple(tokens.shape)}"
         )
+    activation = ACTIVATIONS[architecture.activation]
     weights = unpack(architecture, theta)
     count, length = tokens.shape
     x = embedding(tokens, weights["tokens"]) + weights["positions"][start : start + length]
@@ -205,7 +238,7 @@ def logits(
         mixed = scores.softmax(-1) @ values  # (n, h, L, s)
         x = x + mixed.transpose(1, 2).reshape(x.shape) @ weights[f"{layer}.attention.out"]
         y = _rms_norm(x, weights[f"{layer}.feedforward.norm"]) @ weights[f"{layer}.feedforward.in"]
-        x = x + y.relu() @ weights[f"{layer}.feedforward.out"]
+        x = x + activation.value(y) @ weights[f"{layer}.feedforward.out"]
     return _rms_norm(x, weights["norm"]) @ weights["out"]
 
 
@@ -244,6 +277,7 @@ def dual_body(
     mode can then run through both. Without a direction the tangents are None and
     attention is PyTorch's fused one, whose second derivatives do not exist.
     """
+    activation = ACTIVATIONS[architecture.activation]
     w = unpack(architecture, theta)
     d = None if direction is None else unpack(architecture, direction)
     count, length = tokens.shape
@@ -294,8 +328,8 @@ def dual_body(
         y, dy = linear(mixed, dmixed, f"{layer}.attention.out")
         x, dx = x + y, None if dx is None or dy is None else dx + dy
         y, dy = linear(*norm(x, dx, f"{layer}.feedforward.norm"), f"{layer}.feedforward.in")
-        dy = None if dy is None else dy * (y > 0)
-        y, dy = linear(y.relu(), dy, f"{layer}.feedforward.out")
+        dy = None if dy is None else dy * activation.slope(y)
+        y, dy = linear(activation.value(y), dy, f"{layer}.feedforward.out")
         x, dx = x + y, None if dx is None or dy is None else dx + dy
     return norm(x, dx, "norm")
 
