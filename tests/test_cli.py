@@ -12,6 +12,7 @@ import termios
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -31,7 +32,6 @@ from llbook.publish import schema as schemas
 from llbook.publish.profiles import PROFILES, overrides
 from llbook.publish.site import pages
 from llbook.runs.entries import entries
-from llbook.runs.files import leftovers
 from llbook.runs.run import write_run
 from llbook.runs.store import RunStore
 
@@ -372,17 +372,45 @@ def test_kernel_that_dies(toy, build):
     assert text_of(the_folder(build) / "toy.ipynb") == "yesyesyes 0.5 False\nthinking\n"
 
 
-def test_run_on_a_terminal_shows_progress(tmp_path):
+SEARCH = (
+    NOTEBOOK.replace("count: int = 3", "epochs: int = 3").partition(
+        "```{code-cell} ipython3\nimport"
+    )[0]
+    + """
+```{code-cell} ipython3
+from llbook.experiments.perceptron import PerceptronConfig, perceptron_run
+
+small = {"size": 64, "dimension": 8, "desired_size": 32, "steps": 30, "measure_every": 2}
+run = perceptron_run(PerceptronConfig.from_flat(small | {"epochs": epochs}), progress=True)
+```
+"""
+)
+
+
+@pytest.fixture
+def start(toy, build):
+    """Starts ``llbook`` in a process group of its own, over a repository with a notebook ``toy``
+    that searches."""
+    (toy / "book" / "toy.md").write_text(SEARCH)
+    code = "import llbook.cli as cli, pathlib; cli.repository_root = lambda: pathlib.Path({!r}); "
+
+    def start(*arguments, **options):
+        return subprocess.Popen(
+            [sys.executable, "-c", code.format(str(toy)) + "cli.main()", *arguments],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            start_new_session=True,
+            **options,
+        )
+
+    return start
+
+
+def test_run_on_a_terminal_shows_progress(start):
     """A bar over the cells, and what the kernel says on stderr, above it."""
     terminal, other = pty.openpty()
     termios.tcsetwinsize(other, (24, 100))
-    environment = os.environ | {"LLBOOK_BUILD": str(tmp_path / "build"), "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [*(sys.executable, "-m", "llbook", "run", "perceptron"), "--profile", "smoke"],
-        stdout=subprocess.PIPE,
-        stderr=other,
-        env=environment,
-    )
+    process = start("run", "toy", "-p", "epochs=400", stderr=other)
     os.close(other)
     shown = b""
     while True:
@@ -395,20 +423,8 @@ def test_run_on_a_terminal_shows_progress(tmp_path):
     os.close(terminal)
     assert process.wait(60) == 0
     process.stdout.close()
-    assert re.search(rb"perceptron: +\d+%\|.*cell", shown)
+    assert re.search(rb"toy: +\d+%\|.*cell", shown)
     assert re.search(rb"epoch.*CR=", shown)
-
-
-def start(build, *arguments):
-    environment = os.environ | {"LLBOOK_BUILD": str(build), "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "llbook", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
 
 
 def children(process):
@@ -434,10 +450,8 @@ def gone(process):
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks processes up in /proc")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_in_the_middle_of_a_search(tmp_path, how):
-    build = tmp_path / "build"
-    small = overrides("smoke", "perceptron") | {"epochs": 1_000_000}
-    process = start(build, "run", "perceptron", *(f"-p{k}={v}" for k, v in small.items()))
+def test_stopped_in_the_middle_of_a_search(start, build, how):
+    process = start("run", "toy", "-p", "epochs=1000000", stderr=subprocess.PIPE, text=True)
     # it computes once it holds the lock of its run
     wait_for(lambda: list((build / "runs").glob("perceptron-*.lock")))
     (kernel,) = children(process.pid)
@@ -445,23 +459,17 @@ def test_stopped_in_the_middle_of_a_search(tmp_path, how):
     output, errors = process.communicate(timeout=60)
     wait_for(lambda: gone(kernel))
     assert output == ""
-    assert not list((build / "runs").glob("*.npz"))
+    assert not [p for p in (build / "runs").iterdir() if re.search(r"-[0-9a-f]{12}\.npz$", p.name)]
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert errors.startswith("perceptron: interrupted; what ran of it is in")
+        assert errors.startswith("toy: interrupted; what ran of it is in")
         assert "Traceback" not in errors
         folder = the_folder(build)
         assert json.loads((folder / "run.json").read_text())["state"] == "interrupted"
         assert [p.name for p in build.iterdir()] == ["runs"]
     else:
-        # the next one is not held up by what is left, and that can be removed
-        result = run_llbook("run", "perceptron", "--profile", "smoke", build=build)
-        assert result.returncode == 0, result.stderr
-        assert {path.name.partition("-")[0] for path in leftovers(build)} == {".run", ".perceptron"}
-        assert run_llbook("runs", "prune", "--yes", build=build).returncode == 0
-        assert [p.name for p in build.iterdir()] == ["runs"]
-        assert leftovers(build) == []
-        the_folder(build)
+        # the next one is not held up by what is left
+        call("run", "toy")
 
 
 # the run store
@@ -530,6 +538,11 @@ def test_runs_why(build):
     assert "did you mean 'seed'" in call("runs", "why", "perceptron", "-psede=1", expect=2).output
 
 
+def stopped(checkpoint):
+    checkpoint.write_bytes(b"half")
+    raise KeyboardInterrupt
+
+
 def test_runs_prune_removes_what_is_of_no_use(store):
     kept = ids(store)
     (store.folder / "toy-000000000000.npz.damaged-1").touch()
@@ -540,21 +553,41 @@ def test_runs_prune_removes_what_is_of_no_use(store):
     write_run(old, store.folder / f"{old.id}.npz")
     checkpoint = store.folder / "toy-000000000003.checkpoint.safetensors"
     checkpoint.write_bytes(b"x" * 1000)
+    left_over = store.folder.parent / ".run-abc"
+    left_over.mkdir()
+    os.utime(left_over, (0, 0))
+    for x in (3, 4):
+        with pytest.raises(KeyboardInterrupt):
+            store.load_or_compute("toy", {"x": x, "device": "cpu"}, stopped, CODE, resumable=True)
+    text = call("runs").output
+    outdated, resumable = (
+        re.search(rf"^(toy-[0-9a-f]+) +interrupted .* x = {x}, device = cpu$", text, re.M)[1]
+        for x in (3, 4)
+    )
+    notes = store.folder / f"{outdated}.checkpoint.json"
+    notes.write_text(notes.read_text().replace(f'"torch": "{version("torch")}"', '"torch": "1.1"'))
     before = {p.name for p in store.folder.iterdir()}
 
     text = call("runs", "prune", "--dry-run").output
     assert "torch 1.0 → " in text
+    assert re.search(rf"^{outdated}.checkpoint .* torch 1.1 → ", text, re.M)
+    assert re.search(r"^.run-abc .* unfinished", text, re.M)
     assert "nobody to ask" in call("runs", "prune", expect=2).output
     assert {p.name for p in store.folder.iterdir()} == before
-    assert "Removed 4" in call("runs", "prune", "--yes").output
+    assert "Removed 6" in call("runs", "prune", "--yes").output
+    assert not left_over.exists()
     assert ids(store) == kept
     assert checkpoint.exists()
     left = {p.name for p in store.folder.iterdir() if not p.name.endswith(".lock")}
-    assert left == {f"{id}.npz" for id in kept} | {checkpoint.name}
+    notes = {f"{resumable}.checkpoint.{end}" for end in ("json", "safetensors")}
+    assert left == {f"{id}.npz" for id in kept} | {checkpoint.name} | notes
+    assert (
+        json.loads(call("runs", "show", f"{resumable}.ch", "--json").output)["parameters"]["x"] == 4
+    )
     assert "Removed 1" in call("runs", "prune", "--yes", "toy-000000000003").output
     assert not checkpoint.exists()
-    assert "Removed 3" in call("runs", "prune", "--yes", "--older-than", "0").output
-    assert not ids(store)
+    assert "Removed 4" in call("runs", "prune", "--yes", "--older-than", "0").output
+    assert not entries(store.folder)
 
 
 def test_runs_prune_leaves_what_a_process_uses(store):

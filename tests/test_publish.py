@@ -9,9 +9,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT, run_llbook
+from click.testing import CliRunner
+from conftest import ROOT
 from filelock import FileLock
 
+import llbook.cli
 from llbook.publish import executor, notebooks, site
 from llbook.publish.execution import execution_text
 from llbook.publish.extension import LAUNCH_BRANCH
@@ -390,24 +392,19 @@ def test_second_build_waits_for_the_first(build, root, lines, monkeypatch):
     assert lines[1] == "intro: run: not yet executed"
 
 
-def test_command_line_refuses_an_unknown_profile(tmp_path):
-    result = run_llbook("build", "--profile", "desktop", build=tmp_path / "build")
-    assert result.returncode == 2
-    assert "'desktop' is not one of 'smoke', 'laptop', 'paper'" in result.stderr
-    assert not (tmp_path / "build").exists()
-
-
-def test_command_line_fails_without_a_traceback_of_its_own(tmp_path):
-    records = tmp_path / "none"
-    records.mkdir()
-    result = run_llbook(
-        "build", "--profile", "smoke", build=tmp_path / "build", LLBOOK_RECORDS=str(records)
-    )
-    assert result.returncode == 1
-    assert "code cell" in result.stderr
+def test_command_line_fails_without_a_traceback_of_its_own(root, monkeypatch):
+    monkeypatch.setattr(llbook.cli, "repository_root", lambda: root)
+    monkeypatch.setenv("LLBOOK_BUILD", str(root / "build"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    missing = "from llbook.runs.records import load_record; load_record('none')"
+    edit(root / "book" / "intro.md", 'print("steps", steps)', missing)
+    result = CliRunner().invoke(llbook.cli.main, ["build", "--profile", "laptop"])
+    assert result.exit_code == 1
+    assert type(result.exception) is SystemExit
+    assert "intro: code cell 2 failed" in result.stderr
     assert "FileNotFoundError" in result.stderr
     assert "llbook/publish" not in result.stderr
-    assert not (tmp_path / "build" / "html").exists()
+    assert not (root / "build" / "html").exists()
 
 
 def test_page_on_the_execution_says_what_ran():

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from llbook.experiments.experiment import registry
 from llbook.runs.entries import entries
-from llbook.runs.files import leftovers, replacing, scratch, write_json
+from llbook.runs.files import in_use, leftovers, replacing, scratch, write_json
 from llbook.runs.folders import build_folder, records_folder, repository_root
 from llbook.runs.provenance import commit, device_kind
 from llbook.runs.records import load_record, record_path, save_record
@@ -253,7 +253,7 @@ def test_altered_description_of_a_run_is_noticed(store, lines, change, sign, mes
     assert message in lines[-1]
 
 
-def test_a_run_under_the_name_of_another_is_refused(store):
+def test_a_run_under_the_name_of_another_is_refused(store, lines):
     run, other = (
         store.load_or_compute("toy", CONFIG | {"seed": seed}, curves, CODE) for seed in (1, 2)
     )
@@ -262,6 +262,15 @@ def test_a_run_under_the_name_of_another_is_refused(store):
         store.load(other.id)
     with pytest.raises(FileNotFoundError, match=run.id):
         store.load(run.id)
+    run = store.load_or_compute("toy", CONFIG, curves, CODE)
+    key = run.provenance["key"][:12] + "0" * 52
+    rewrite(
+        store.folder / f"{run.id}.npz",
+        lambda head: head["provenance"].update(key=key),
+        sign=True,
+    )
+    store.load_or_compute("toy", CONFIG, curves, CODE)
+    assert "its key is another" in lines[-1]
 
 
 def test_stored_only_computes_and_writes_nothing(store, lines):
@@ -340,6 +349,7 @@ def test_an_interrupted_computation_goes_on_and_says_what_it_is_of(
         call(lambda path: interrupted())
     (entry,) = entries(store.folder)
     assert entry.provenance["seconds"] == 3600
+    (store.folder / f".{entry.id}.checkpoint.safetensors.7.partial").touch()
     run = call(lambda path: {"before": np.frombuffer(path.read_bytes(), np.uint8)})
     assert lines[-1].endswith("an interrupted search goes on")
     assert run.arrays["before"].tobytes() == b"half"
@@ -408,8 +418,8 @@ def test_stored_runs_are_read_for_a_reason_only_and_once(store, lines, monkeypat
     with stored_only(), pytest.raises(NotStored) as caught:
         store.load_or_compute("toy", CONFIG | {"seed": 8}, never, CODE)
     assert not read
-    assert ["config: seed 0 → 8"] in caught.value.nearest.values()
-    assert len(caught.value.nearest) == 3
+    nearest = list(caught.value.nearest.values())  # three of four that are as near
+    assert [phrase.rpartition(" ")[2] for (phrase,) in nearest] == ["8", "8", "8"]
     newest = len(read)
     assert newest <= 4
     with quietly():
@@ -465,9 +475,10 @@ def test_what_a_killed_process_leaves_is_found_once_it_is_dead(tmp_path):
         assert leftovers(tmp_path) == []
         process.stdin.write(b"\n")
     assert [path.name.partition("-")[0] for path in leftovers(tmp_path)] == [".run", ".toy.partial"]
-    with scratch(tmp_path, ".dask-") as folder:
+    with scratch(tmp_path, ".dask-") as folder, in_use(tmp_path / "kept"):
         assert folder not in leftovers(tmp_path)
     assert not folder.exists()
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == [".toy.partial"]
 
 
 def test_outdated_names_what_changed(store, monkeypatch, tmp_path):
@@ -601,7 +612,12 @@ def test_record_put_together_again_is_refused_and_an_older_one_is_read(store, tm
 
     write(head, curves())
     assert load_record(path).config == CONFIG
-    write(head, curves() | {"counts": np.ones((2, 3), int)})
+    counts = curves()["counts"]
+    for other in (np.ones((2, 3), int), counts.reshape(3, 2), counts.view(np.uint64)):
+        write(head, curves() | {"counts": other})
+        with pytest.raises(DamagedRun, match="checksum"):
+            load_record(path)
+    write(head, {"curve": curves()["curve"], "count": counts})
     with pytest.raises(DamagedRun, match="checksum"):
         load_record(path)
     write({k: v for k, v in head.items() if k != "sha256"}, curves())

@@ -185,6 +185,8 @@ class RunStore:
         if resumable and checkpoint.exists():
             why = "an interrupted search goes on"
             facts["seconds"] = _seconds_before(checkpoint, notes)
+        for left in self.folder.glob(f".{started.id}.*.partial"):
+            left.unlink(missing_ok=True)  # of a process that was killed: the lock is ours
         self._say(started.id, "computing", why)
         start = time.perf_counter()
         if resumable:
