@@ -15,6 +15,7 @@ from conftest import ROOT
 
 from llbook.cli import main
 from llbook.experiments import experiment
+from llbook.experiments.collecting import condense
 from llbook.experiments.experiment import Recorded, registry
 from llbook.experiments.language_model import LANGUAGE_MODEL, LanguageModelConfig, load_examples
 from llbook.experiments.perceptron import PERCEPTRON
@@ -195,6 +196,31 @@ def test_a_record_that_was_not_made_is_none_of_the_optional_ones(build, third):
     some.write_records(["least-squares-large-seed1", "least-squares-large-seed2"])
     assert list(some.load_records()) == ["small", "large"]
     assert [run.config["seed"] for run in some.load_records()["large"]] == [0, 1, 2]
+
+
+def test_a_record_keeps_few_curves_and_few_steps():
+    epochs, steps = np.arange(0, 310, 10), np.arange(1201)
+    curves = 1e4 * epochs[:, None] + steps
+    arrays = {
+        "curve_epochs": epochs,
+        "curve_steps": steps,
+        "history_auc": epochs / 7,
+        "test_curves": curves,
+        "similarity": curves[:, :-1],
+        "gap": steps[:-1],
+        "weight_spread": np.stack([steps[:-1], -steps[:-1]]),
+        "example_weight": steps[:7],
+    }
+    kept = condense(arrays, curves=("test_curves", "similarity"), steps=("gap", "weight_spread"))
+    rows, columns = kept["curve_epochs"], kept["curve_steps"]
+    assert (len(rows), rows[0], rows[-1]) == (11, 0, 300)
+    assert (len(columns), columns[0], columns[-1]) == (501, 0, 1200)
+    np.testing.assert_array_equal(kept["test_curves"], 1e4 * rows[:, None] + columns)
+    np.testing.assert_array_equal(kept["similarity"], 1e4 * rows[:, None] + columns[:-1])
+    np.testing.assert_array_equal(kept["gap"], columns[:-1])
+    np.testing.assert_array_equal(kept["weight_spread"], [columns[:-1], -columns[:-1]])
+    for name in ("history_auc", "example_weight"):
+        np.testing.assert_array_equal(kept[name], arrays[name])
 
 
 def test_a_sweep_is_one_record_that_keeps_what_diverged(build, third):

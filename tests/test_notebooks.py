@@ -19,7 +19,14 @@ def test_every_parameter_is_typed_and_explained(name):
 def test_the_perceptron_notebook_has_the_config_one_to_one():
     cell = parameter_cell("perceptron")
     cell.pop("recompute_records")
-    assert {name: default for name, (_, default, _) in cell.items()} == PerceptronConfig().flat()
+    own, usual = (
+        {name: default for name, (_, default, _) in cell.items()},
+        PerceptronConfig().flat(),
+    )
+    assert own.keys() == usual.keys()
+    # the page shows a search that converges; the experiment's defaults are the printed one
+    chosen = {"method", "epochs", "sparse_every"}
+    assert {name for name in own if own[name] != usual[name]} <= chosen
 
 
 @pytest.mark.parametrize("name", SHARED)
