@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from test_notebooks import parameter_cell
+from conftest import ROOT, parameter_cell
 
 from llbook.experiments import language_model, perceptron
 from llbook.parameters import ParameterError
@@ -267,3 +266,11 @@ def test_parameters_of_the_page():
     assert {name: default for name, (_, default, _) in cell.items()} == CompanionConfig().flat()
     for profile in PROFILES:
         assert overrides(profile, "companion").get("profile", "laptop") == profile
+
+
+def test_the_code_is_of_the_built_in_grammar_whatever_text_is_at_hand(tmp_path, monkeypatch):
+    (tmp_path / "one.txt").write_text("Only one story.")
+    monkeypatch.delenv("LLBOOK_TINYSTORIES", raising=False)
+    expected = report.code(2)
+    monkeypatch.setenv("LLBOOK_TINYSTORIES", str(tmp_path / "one.txt"))
+    assert report.code(2) == expected
