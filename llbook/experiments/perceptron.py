@@ -28,7 +28,6 @@ __all__ = [
     "PerceptronConfig",
     "PerceptronMeasures",
     "build_task",
-    "load_records",
     "perceptron_run",
 ]
 
