@@ -94,15 +94,13 @@ def _vertex(
 ) -> NDArray[np.float64]:
     """Weights (N,) on at most P + 1 of the ``members`` with the gradient of ``weights``."""
     # of the members alone: what is only rounding need not lie in their hull
-    weights = np.bincount(members, weights[members], len(weights))
-    weights /= weights.sum()
-    target = weights @ gradients
+    current = weights[members] / weights[members].sum()
+    target = current @ gradients[members]
     scale = np.abs(gradients[members]).max() or 1.0
     # one column an example: its gradient, and a one for the sum
     columns = np.vstack([gradients[members].T / scale, np.ones(len(members))])
     right = np.append(target / scale, 1.0)
     cost = price[members]
-    current = weights[members]
     for _ in range(ROUNDS if fewest else 1):
         if fewest:
             # the tangent of Σ log(w + δ): small weights are dear
