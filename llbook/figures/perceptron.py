@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 
 from llbook.figures import style
+from llbook.figures.search import evaluations
 
 __all__ = [
     "compression_fit",
@@ -80,18 +81,18 @@ def loss_curves(run: Arrays, *, paper_ratio: float | None = None, from_zero: boo
 def search_progress(
     run: Arrays, *, paper: tuple[float, float] | None = None, from_zero: bool = True
 ) -> Figure:
-    """Figure 4: AUC/T on both sets, and CR in both unit conventions, over search epochs.
+    """Figure 4: AUC/T on both sets, and CR in both unit conventions, over gradient evaluations.
 
     Args:
         run: arrays of a run.
         paper: the paper's AUC/T before and after, drawn as marks.
         from_zero: whether both scales begin at zero.
     """
-    epochs = run["history_epoch"]
+    spent = evaluations(run)
     figure, (left, right) = style.subplots(1, 2, figsize=(8.2, 3.6))
-    left.plot(epochs, run["history_auc"], color=style.NEAR_OPTIMAL, label="test")
+    left.plot(spent, run["history_auc"], color=style.NEAR_OPTIMAL, label="test")
     left.plot(
-        epochs,
+        spent,
         run["history_desired_auc"],
         color=style.CONVENTIONAL,
         linestyle="--",
@@ -99,7 +100,7 @@ def search_progress(
     )
     if paper is not None:
         left.plot(
-            [epochs[0], epochs[-1]],
+            [spent[0], spent[-1]],
             paper,
             color=style.PAPER,
             marker="D",
@@ -107,17 +108,17 @@ def search_progress(
             label="paper, read off Fig. 4a",
             clip_on=False,
         )
-    left.set(xlabel="search epoch", ylabel="AUC / T (nats)")
+    left.set(xlabel="gradient evaluations", ylabel="AUC / T (nats)")
     left.legend()
     right.plot(
-        epochs,
+        spent,
         run["history_cr_mixed"],
         color=style.NEAR_OPTIMAL,
         linestyle="--",
         label="paper's: bits over nats",
     )
-    right.plot(epochs, run["history_cr"], color=style.NEAR_OPTIMAL, label="in one unit")
-    right.set(xlabel="search epoch", ylabel="compression ratio CR (test)")
+    right.plot(spent, run["history_cr"], color=style.NEAR_OPTIMAL, label="in one unit")
+    right.set(xlabel="gradient evaluations", ylabel="compression ratio CR (test)")
     if from_zero:
         left.set_ylim(bottom=0)
         right.set_ylim(bottom=0)

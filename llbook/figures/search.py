@@ -14,6 +14,7 @@ from llbook.figures import style
 __all__ = [
     "area_against_evaluations",
     "desired_and_test",
+    "evaluations",
     "gradient_scales",
     "reduced_spectrum",
     "side_by_side",

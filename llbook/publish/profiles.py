@@ -41,6 +41,22 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "step_size": 5e-4,
             "measure_every": 2,
         },
+        "near_optimal": {
+            "size": 48,
+            "dimension": 4,
+            "desired_size": 32,
+            "steps": 20,
+            "epochs": 12,
+            "small_size": 6,
+            "small_steps": 6,
+        },
+        "desired_to_test": {
+            "size": 48,
+            "dimension": 4,
+            "desired_size": 16,
+            "steps": 20,
+            "epochs": 12,
+        },
         "language_model": {
             "corpus": "grammar",
             "size": 24,

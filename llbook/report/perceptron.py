@@ -22,6 +22,8 @@ _WORDS: dict[tuple[str, Any], str] = {
     ("initialisation", "zero"): "θ₀ = 0",
     ("objective", "mean"): "on J/T",
     ("schedule", "linear"): "decaying",
+    **{("method", name): name for name in ("spectral", "mirror", "two-stage")},
+    **{("start", name): f"from {name}" for name in ("equal", "greedy", "static")},
 }
 
 
