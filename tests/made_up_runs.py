@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from llbook.experiments.language_model import LanguageModelConfig
-from llbook.runs.store import Run
+from llbook.runs.run import Run
 
 SIZE, STEPS, EPOCHS = 24, 40, 6
 

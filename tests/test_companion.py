@@ -16,7 +16,7 @@ from llbook.report.companion import CompanionConfig
 from llbook.report.paper import ITEMS
 from llbook.report.perceptron import setting_label
 from llbook.report.verdicts import MARKS, Word
-from llbook.runs.store import Run
+from llbook.runs.run import Run
 
 PERCEPTRON, LANGUAGE = perceptron.load_records(), language_model.load_records()
 LIVE = PERCEPTRON["headline"][0]

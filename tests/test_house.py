@@ -4,7 +4,8 @@ import ast
 
 import pytest
 
-from llbook.runs.store import repository_root
+from llbook.experiments.experiment import registry
+from llbook.runs.folders import repository_root
 
 PACKAGE = repository_root() / "llbook"
 FLOORS = (
@@ -113,3 +114,22 @@ def test_no_room_and_no_file_is_too_big():
     for name, count in lines.items():
         rooms[room(name)] = rooms.get(room(name), 0) + count
     assert not {name: count / total for name, count in rooms.items() if count > 0.2 * total}
+
+
+@pytest.mark.parametrize("name", registry())
+def test_a_runs_key_knows_all_code_that_decides_its_results(name):
+    """Whatever the modules of the key import, of the rooms that compute, is in the key too."""
+    code = registry()[name].all_code()
+    known = {module for module in FILES if covered(f"llbook.{module}", code)}
+    needed, seen = set(known), set()
+    while needed - seen:
+        module = (needed - seen).pop()
+        seen.add(module)
+        inside = {name for name in FILES if name.startswith(f"{module}.")}  # of a package
+        inside |= GRAPH.get(module, set())
+        needed |= {m for m in inside if room(m) in ("data", "tasks", "measures", "optimal")}
+    assert needed & set(FILES) <= known
+
+
+def covered(module, code):
+    return any(module == part or module.startswith(f"{part}.") for part in code)

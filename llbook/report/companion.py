@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from llbook.compression.coding import Trace, decode_text, encode_text
+from llbook.compression.codec import Trace
+from llbook.compression.text import decode_text, encode_text
 from llbook.data.stories import stories
 from llbook.experiments.perceptron import PerceptronConfig, build_task
 from llbook.optimal.adjoint import policy_gradient
@@ -33,7 +34,7 @@ from llbook.report.verdicts import (
     similarity_rises,
     zero_weights,
 )
-from llbook.runs.store import Run
+from llbook.runs.run import Run
 
 __all__ = [
     "Code",

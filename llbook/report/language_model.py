@@ -24,7 +24,7 @@ from llbook.report.verdicts import (
     gain,
     known_mean,
 )
-from llbook.runs.store import Run
+from llbook.runs.run import Run
 
 __all__ = [
     "comparison",

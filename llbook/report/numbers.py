@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from llbook.experiments.experiment import registry
 from llbook.experiments.perceptron import PerceptronConfig
 from llbook.parameters import Parameters
-from llbook.runs.store import Run, provenance_line
+from llbook.runs.run import Run, provenance_line
 
 __all__ = [
     "flat_parameters",

@@ -11,7 +11,7 @@ from llbook.experiments.perceptron import PerceptronConfig
 from llbook.report import paper
 from llbook.report.numbers import flat_parameters
 from llbook.report.verdicts import Verdict, figure_verdicts
-from llbook.runs.store import Run
+from llbook.runs.run import Run
 
 __all__ = ["setting_label", "verdicts"]
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from llbook.parameters import Parameters
 from llbook.report.numbers import number, table
-from llbook.runs.store import records_folder
+from llbook.runs.folders import records_folder
 
 __all__ = [
     "PARTS",
