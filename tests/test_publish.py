@@ -16,7 +16,7 @@ from filelock import FileLock
 import llbook.cli
 from llbook.publish import executor, notebooks, site
 from llbook.publish.execution import execution_text
-from llbook.publish.extension import LAUNCH_BRANCH
+from llbook.publish.extension import LAUNCH_BRANCH, _list_modules
 from llbook.publish.notebooks import NotebookError
 from llbook.publish.site import BookError, external_requests
 
@@ -351,6 +351,20 @@ def test_unexecuted_and_failed_cells_are_not_published():
     notebook.cells[0].outputs = [error]
     with pytest.raises(NotebookError, match="ended with ValueError: no"):
         notebooks.check_executed(notebook, "toy")
+
+
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        ("llbook.data", ["grammar", "perturb", "stories", "teacher", "tokens", "windows"]),
+        ("llbook.parameters", []),
+    ],
+)
+def test_reference_lists_the_modules_of_a_package_or_one_module(name, listed):
+    source = [f"# Reference\n\n% modules: {name}\n"]
+    _list_modules(None, "reference", source)
+    modules = [f"{name}.{module}" for module in listed] or [name]
+    assert re.findall(r"automodule:: (\S+)", source[0]) == modules
 
 
 def test_page_that_does_not_exist(root):

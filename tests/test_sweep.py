@@ -278,6 +278,8 @@ def test_sweep_on_a_scheduler_that_is_there(build, tmp_path, undrawn):
             cluster.stdin.write("\n")  # as a queue that gets round to it
             cluster.stdin.flush()
 
+    late = threading.Timer(300, cluster.kill)  # a sweep waits for workers as long as it takes
+    late.start()
     try:
         address = cluster.stdout.readline().strip()
         settings = Settings(ROOT / "book", build, report=report)
@@ -289,6 +291,7 @@ def test_sweep_on_a_scheduler_that_is_there(build, tmp_path, undrawn):
         rows, _ = rows_of(build)
         assert [row["state"] for row in rows] == ["computed"] * 2
     finally:
+        late.cancel()
         cluster.communicate("\n", timeout=60)
 
 
