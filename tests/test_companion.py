@@ -267,3 +267,11 @@ def test_parameters_of_the_page():
     assert {name: parameter.default for name, parameter in page.items()} == CompanionConfig().flat()
     for profile in PROFILES:
         assert overrides(profile, "companion").get("profile", "laptop") == profile
+
+
+def test_the_code_is_of_the_built_in_grammar_whatever_text_is_at_hand(tmp_path, monkeypatch):
+    (tmp_path / "one.txt").write_text("Only one story.")
+    monkeypatch.delenv("LLBOOK_TINYSTORIES", raising=False)
+    expected = report.code(2)
+    monkeypatch.setenv("LLBOOK_TINYSTORIES", str(tmp_path / "one.txt"))
+    assert report.code(2) == expected

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from conftest import parameter_cell
 from made_up_runs import SIZE, STEPS, made_up, run_of
 
 from llbook.experiments.language_model import LanguageModelConfig
@@ -222,6 +223,7 @@ def test_a_study_as_a_table():
         "history_auc": np.array([[4.0, 3.88], [4.0, 4.04], [nan, nan]]),
         "history_desired_auc": np.array([[4.0, 3.8], [4.0, 3.9], [nan, nan]]),
         "history_ar": np.array([[1.0, 1.2], [1.0, nan], [nan, nan]]),
+        "course_ar": np.ones((3, 2), np.float32),
         "seconds": np.array([1.0, 1.0, nan]),
     }
     study = run_of(arrays)

@@ -43,7 +43,6 @@ __all__ = [
     "example_texts",
     "language_model_run",
     "load_examples",
-    "load_records",
     "precision_errors",
 ]
 

@@ -28,7 +28,6 @@ __all__ = [
     "PerceptronConfig",
     "PerceptronMeasures",
     "build_task",
-    "load_records",
     "perceptron_run",
 ]
 
@@ -170,7 +169,7 @@ class PerceptronMeasures(LawMeasures):
 _PRINTED = {"initialisation": "linear", "desired_size": 512}
 _NOISE = {percent: _PRINTED | {"label_noise": percent / 100} for percent in (3, 20)}
 _SMALL = {"steps": 500, "size": 1024}
-_OPTIMUM = {"method": "two-stage", "epochs": 300, "measure_every": 10, "sparse_every": 20}
+_OPTIMUM = {"method": "two-stage", "epochs": 300, "measure_every": 10, "sparse_every": 100}
 _DECAY = {"objective": "mean", "schedule": "linear", "step_size": 1e-3}
 
 PERCEPTRON = Experiment(
