@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from conftest import parameter_cell
 from made_up_runs import SIZE, STEPS, made_up, run_of
 
 from llbook.experiments.language_model import LanguageModelConfig
