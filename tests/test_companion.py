@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, parameter_cell
+from conftest import ROOT
 
 from llbook.experiments import language_model, perceptron
 from llbook.parameters import ParameterError
 from llbook.publish.profiles import PROFILES, overrides
+from llbook.publish.schema import schema
 from llbook.report import companion as report
 from llbook.report.companion import CompanionConfig
 from llbook.report.paper import ITEMS
@@ -262,8 +263,8 @@ def test_a_setting_is_told_by_what_it_changes():
 
 
 def test_parameters_of_the_page():
-    cell = parameter_cell("companion")
-    assert {name: default for name, (_, default, _) in cell.items()} == CompanionConfig().flat()
+    page = schema(ROOT / "book", "companion").parameters
+    assert {name: parameter.default for name, parameter in page.items()} == CompanionConfig().flat()
     for profile in PROFILES:
         assert overrides(profile, "companion").get("profile", "laptop") == profile
 
