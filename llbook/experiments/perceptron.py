@@ -193,10 +193,8 @@ PERCEPTRON = Experiment(
         "decay-as-printed": Recorded(_PRINTED | _DECAY),
         "optimum-headline": Recorded(_OPTIMUM | {"epochs": 600, "measure_every": 20}),
         "optimum-as-printed": Recorded(_OPTIMUM | _PRINTED),
-        "optimum-normal-512": Recorded(_OPTIMUM | {"desired_size": 512}),
-        "optimum-linear-4096": Recorded(_OPTIMUM | {"initialisation": "linear"}),
-        "optimum-noise-3-linear-512": Recorded(_OPTIMUM | _NOISE[3]),
-        "optimum-noise-20-linear-512": Recorded(_OPTIMUM | _NOISE[20]),
+        "optimum-noise-3-linear-512": Recorded(_OPTIMUM | _NOISE[3], seeds=(0,)),
+        "optimum-noise-20-linear-512": Recorded(_OPTIMUM | _NOISE[20], seeds=(0,)),
         **{
             f"{method}-headline": Recorded(
                 {"method": method, "epochs": 300, "measure_every": 10}, seeds=(0,)
