@@ -20,7 +20,7 @@ from llbook.optimal.process import train
 from llbook.optimal.simplex import project
 from llbook.tasks.task import Task
 
-__all__ = ["Solution", "euler_objective", "solve"]
+__all__ = ["Solution", "euler_objective", "first_order_point", "reduced_hessian", "solve"]
 
 Objective = Callable[[Tensor], tuple[float, Tensor]]
 
@@ -152,6 +152,24 @@ def solve(
     return best._replace(iterations=spent)
 
 
+def first_order_point(
+    objective: Objective, policy: Tensor, *, iterations: int = 20_000, required: float = 1e-10
+) -> Solution:
+    """What :func:`solve` finds from ``policy``, if its relative gap is below ``required``.
+
+    Raises:
+        RuntimeError: it is not; the message says after how many gradients.
+        TypeError, ValueError: as :func:`solve`.
+    """
+    result = solve(objective, policy, iterations=iterations)
+    if not result.gap < required:
+        raise RuntimeError(
+            f"relative first-order gap {result.gap:.1e} after {result.iterations} gradients, "
+            f"expected < {required:g}: raise 'iterations' ({iterations}) or change 'seed'"
+        )
+    return result
+
+
 def _newton(
     objective: Objective, policy: Tensor, value: float, tolerance: float, *, rounds: int = 12
 ) -> Solution | None:
@@ -164,15 +182,7 @@ def _newton(
         if len(rows) == 0:
             break
         reduced = gradient[rows, columns] - gradient[rows, heads]
-        hessian = torch.empty(len(rows), len(rows), dtype=policy.dtype)
-        width = 1e-6
-        for i in range(len(rows)):
-            moved = policy.clone()
-            moved[rows[i], columns[i]] += width
-            moved[rows[i], heads[i]] -= width
-            _, at = objective(moved)
-            hessian[i] = (at[rows, columns] - at[rows, heads] - reduced) / width
-        values, vectors = torch.linalg.eigh((hessian + hessian.T) / 2)
+        values, vectors = torch.linalg.eigh(reduced_hessian(objective, policy))
         # absolute values: downhill also along directions of negative curvature
         values = values.abs().clamp_(min=1e-13 * float(values.abs().max()))
         step = -vectors @ ((vectors.T @ reduced) / values)
@@ -194,6 +204,35 @@ def _newton(
     if best is None or best.objective > value + 1e-9 * abs(value):
         return None
     return best
+
+
+def reduced_hessian(objective: Objective, policy: Tensor, *, width: float = 1e-6) -> Tensor:
+    """The Hessian of J along moves of weight among the examples in use at one step.
+
+    In each row with two or more weights in use, each of them but the largest is a
+    coordinate; the largest makes up for its moves, so that the row stays on the
+    simplex. By central differences of gradients.
+
+    Args:
+        objective: γ ↦ (J, ∂J/∂γ), defined near the simplices as well as on them.
+        policy: γ, shape (T, N), float64.
+        width: of the differences.
+
+    Returns:
+        A symmetric matrix, shape (F, F); F is zero if each step uses one example.
+    """
+    rows, columns, heads = _free(policy)
+    hessian = torch.empty(len(rows), len(rows), dtype=policy.dtype)
+    for i in range(len(rows)):
+        slopes = []
+        for move in (width, -width):
+            moved = policy.clone()
+            moved[rows[i], columns[i]] += move
+            moved[rows[i], heads[i]] -= move
+            _, at = objective(moved)
+            slopes.append(at[rows, columns] - at[rows, heads])
+        hessian[i] = (slopes[0] - slopes[1]) / (2 * width)
+    return (hessian + hessian.T) / 2
 
 
 def _free(policy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
