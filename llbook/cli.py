@@ -198,27 +198,18 @@ def search(notebook: str, given: tuple[str, ...], file: Path | None, profile: st
     goes on from its last epoch, with as many processes as there are then.
     """
     schema, values = _parameters(notebook, profile, file, given)
-    from llbook.experiments.language_model import LanguageModelConfig
+    from llbook.experiments.experiment import registry
     from llbook.optimal import distributed
 
     try:
-        stored_run = schema.stored_run()
+        schema.stored_run()
     except LookupError as error:
         raise click.UsageError(str(error.args[0])) from None
     try:
         config = schema.config(values)
         distributed.start()
-        if distributed.process_count() == 1:
-            run = stored_run(config, progress=True)
-        elif isinstance(config, LanguageModelConfig):
-            from llbook.experiments.language_model import shared_run
-
-            run = shared_run(config, progress=True)
-        else:
-            raise click.UsageError(
-                f"{schema.notebook}: its search runs in one process; several can share that of "
-                "language_model"
-            )
+        experiment = next(e for e in registry().values() if e.config is schema.model)
+        run = experiment.shared_run(config, progress=True)
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         sys.exit(1)
@@ -337,13 +328,14 @@ def records(patterns: tuple[str, ...]) -> None:
     A NAME may hold * and ?. Runs that are in the run store are only written out, and
     an interrupted search goes on. Without a NAME: lists them, and which there are.
     """
-    from llbook.experiments import language_model, perceptron
+    from llbook.experiments.experiment import registry
     from llbook.runs.store import record_path
 
-    writers = dict.fromkeys(perceptron.recorded_configs(), perceptron.write_records)
-    writers |= dict.fromkeys(
-        language_model.recorded_configs(larger=True), language_model.write_records
-    )
+    writers = {
+        name: experiment.write_records
+        for experiment in registry().values()
+        for name in experiment.record_names()
+    }
     if not patterns:
         _table(
             ("name", "record"),

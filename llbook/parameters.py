@@ -79,7 +79,11 @@ class Parameters(Section):
         nested: dict[str, Any] = {}
         for flat, value in values.items():
             section, _, inner = names[flat].rpartition(".")
-            (nested.setdefault(section, {}) if section else nested)[inner] = value
+            if section:  # an experiment's defaults may differ from those of the section
+                usual = dict(cls.model_fields[section].default)
+                nested.setdefault(section, usual)[inner] = value
+            else:
+                nested[inner] = value
         try:
             return cls(**nested)
         except ValidationError as error:

@@ -5,20 +5,19 @@ takes no longer than its search. Leaves whole.npz, of an uninterrupted search, r
 and kills.json: per kill the epoch that had begun and the updates in the checkpoint.
 """
 
-import importlib
 import json
 import os
 import random
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from llbook.experiments.language_model import LanguageModelConfig
-from llbook.experiments.perceptron import PerceptronConfig
+from llbook.experiments.experiment import registry
 from llbook.optimal import checkpoint as checkpoints
 from llbook.optimal.checkpoint import load_checkpoint
 
@@ -37,22 +36,20 @@ def child(work):
 
 def main(folder, kind, flat, kills):
     torch.set_num_threads(1)
-    experiment = importlib.import_module(f"llbook.experiments.{kind}")
-    config = {
-        "perceptron": PerceptronConfig,
-        "language_model": LanguageModelConfig,
-    }[kind].from_flat(json.loads(flat))
+    experiment = registry()[kind]
+    config = experiment.config.from_flat(json.loads(flat))
     folder, generator = Path(folder), random.Random(0)
     checkpoint, begun = folder / "search.safetensors", folder / "begun"
-    # an epoch has begun once its policy is measured; every one is
-    measure = experiment._Measure.__call__
 
-    def noted(self, epoch):
-        with begun.open("a") as file:  # a line is written whole
-            file.write(f"{epoch.number}\n")
-        measure(self, epoch)
+    class Noted(experiment.measure):
+        """An epoch has begun once its policy is measured; every one is."""
 
-    experiment._Measure.__call__ = noted
+        def __call__(self, epoch):
+            with begun.open("a") as file:  # a line is written whole
+                file.write(f"{epoch.number}\n")
+            super().__call__(epoch)
+
+    experiment = replace(experiment, measure=Noted)
     written = checkpoints.save_file
 
     def slowly(tensors, path, metadata):

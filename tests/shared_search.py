@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch.distributed as dist
 
-from llbook.experiments import language_model
-from llbook.experiments.language_model import LanguageModelConfig
+from llbook.experiments.language_model import LANGUAGE_MODEL, LanguageModelConfig, build_task
 from llbook.optimal import distributed
 from llbook.optimal.distributed import Shared, SharedTrajectory
 from llbook.optimal.process import constant_policy, train
@@ -34,10 +33,14 @@ FLAT = {
 
 def main(folder, path, dies_after):
     distributed.start()
-    for precision in ("float64",) if path else ("float64", "float32"):
+    searches = {"float64": {"precision": "float64"}}
+    if not path:
+        searches["float32"] = {"precision": "float32"}
+        searches["two-stage"] = {"precision": "float64", "method": "two-stage", "epochs": 14}
+    for name, changes in searches.items():
         searched(
-            LanguageModelConfig.from_flat(FLAT | {"precision": precision}),
-            Path(folder) / f"{precision}.npz",
+            LanguageModelConfig.from_flat(FLAT | changes),
+            Path(folder) / f"{name}.npz",
             Path(path) if path else None,
             int(dies_after or 0),
         )
@@ -49,9 +52,9 @@ def searched(config, out, path, dies_after):
     rank = dist.get_rank() if dist.is_initialized() else 0
     if dies_after and rank == distributed.process_count() - 1:
         die_at(dies_after)
-    arrays = language_model.compute(config, checkpoint=path)
+    arrays = LANGUAGE_MODEL.compute(config, checkpoint=path)
     if shared:
-        task = language_model.build_task(config, language_model.load_examples(config)[1])
+        task = build_task(config)
         policy = constant_policy(task, config.training.steps)
         process = train(task, policy)
         assert isinstance(process.trajectory, SharedTrajectory)
@@ -62,16 +65,16 @@ def searched(config, out, path, dies_after):
 
 def die_at(update):
     """End this process at once, in the projection after so many updates."""
-    project, calls = Shared.project, 0
+    by_rows, calls = Shared.by_rows, 0
 
-    def dying(self, columns):
+    def dying(self, function, columns):
         nonlocal calls
         calls += 1
         if calls > update:
             os._exit(9)
-        return project(self, columns)
+        return by_rows(self, function, columns)
 
-    Shared.project = dying
+    Shared.by_rows = dying
 
 
 main(*sys.argv[1:])

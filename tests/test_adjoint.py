@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from llbook.data.teacher import teacher_data
-from llbook.optimal import closed_form
 from llbook.optimal.adjoint import STRATEGIES, policy_gradient
 from llbook.optimal.process import check_policy, constant_policy, train
 from llbook.optimal.simplex import project
+from llbook.tasks import closed_form
 from llbook.tasks.perceptron import Perceptron, initial_parameters
 from llbook.tasks.task import Task
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -501,16 +502,18 @@ def test_module_is_the_command(tmp_path):
 
 def test_records_are_listed_and_written(build, tmp_path, monkeypatch):
     from llbook.experiments import perceptron
+    from llbook.experiments.experiment import Recorded
     from llbook.runs.store import load_record
 
     monkeypatch.setenv("LLBOOK_RECORDS", str(tmp_path))
     small = {"size": 16, "desired_size": 8, "dimension": 4, "steps": 9, "epochs": 2}
-    monkeypatch.setattr(perceptron, "RECORDED", {"toy": small, "other": small})
+    toys = dict.fromkeys(("toy", "other"), Recorded(small))
+    monkeypatch.setattr(perceptron, "PERCEPTRON", replace(perceptron.PERCEPTRON, recorded=toys))
     listed = call("records").output
     assert re.search(r"perceptron-toy-seed2 +none", listed)
     assert "language-model-table-2-row-1-seed0" in listed
     written = call("records", "perceptron-toy-*").output
-    for seed in perceptron.SEEDS:
+    for seed in toys["toy"].seeds:
         path = tmp_path / f"perceptron-toy-seed{seed}.npz"
         assert f"record: {path}" in written
         assert load_record(path).config["seed"] == seed

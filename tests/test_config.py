@@ -5,7 +5,7 @@ import types
 import pytest
 
 from llbook.experiments.language_model import LanguageModelConfig
-from llbook.experiments.perceptron import PerceptronConfig, recorded_configs
+from llbook.experiments.perceptron import PERCEPTRON, PerceptronConfig
 from llbook.parameters import ParameterError, from_notebook
 from llbook.publish.profiles import overrides
 
@@ -69,6 +69,6 @@ def test_profiles():
 
 
 def test_recorded_settings_are_valid_and_distinct():
-    configs = recorded_configs()
+    configs = PERCEPTRON.recorded_configs()
     assert len({config.model_dump_json() for config in configs.values()}) == len(configs)
     assert len(configs) >= 3 * 3

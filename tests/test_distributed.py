@@ -64,14 +64,14 @@ def alone(tmp_path_factory):
 @pytest.mark.parametrize("processes", [2, 3])
 def test_several_processes_find_what_one_finds(alone, tmp_path, processes):
     found = searched(tmp_path, processes)
-    for precision, tolerance in (("float64", 1e-9), ("float32", 1e-4)):
-        got = found[precision]
+    for name, tolerance in (("float64", 1e-9), ("float32", 1e-4), ("two-stage", 1e-6)):
+        got = found[name]
         assert got["columns"] <= -(-14 // processes), "a process holds more than its columns"
         assert got["states"] <= -(-8 // processes), "a process keeps more than its states"
         # curves and summaries are stored in float32 whatever the search computes in
-        exact = {k: v for k, v in alone[precision].items() if v.dtype != np.float32}
+        exact = {k: v for k, v in alone[name].items() if v.dtype != np.float32}
         assert_same(got, exact, tolerance)
-        assert_same(got, alone[precision], max(tolerance, 1e-6))
+        assert_same(got, alone[name], max(tolerance, 1e-6))
 
 
 def test_a_process_that_dies_ends_the_others_and_the_search_goes_on(alone, tmp_path):

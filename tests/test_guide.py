@@ -38,11 +38,14 @@ SMALLER = {
 
 # The paper's scales as those of the profile smoke.
 TOY_SCALE = """
-from llbook.experiments import language_model
+from dataclasses import replace
+from llbook.experiments.language_model import LANGUAGE_MODEL
 from llbook.publish.profiles import overrides
 
-for name in language_model.LARGER:
-    language_model.LARGER[name] = overrides("smoke", "language_model")
+toy = overrides("smoke", "language_model")
+for name, setting in LANGUAGE_MODEL.recorded.items():
+    if setting.optional:
+        LANGUAGE_MODEL.recorded[name] = replace(setting, changes=toy)
 """
 
 

@@ -11,7 +11,6 @@ from test_notebooks import parameter_cell
 from llbook.experiments.language_model import LanguageModelConfig
 from llbook.figures import language_model as figures
 from llbook.figures import perceptron as shared
-from llbook.parameters import ParameterError
 from llbook.report.language_model import (
     area_changes,
     comparison,
@@ -24,12 +23,13 @@ from llbook.report.language_model import (
     per_cent,
     rank_correlation,
     stories_table,
+    study_change,
+    study_parameters,
     study_rows,
     used_examples,
     verdicts,
 )
 from llbook.report.numbers import small_print
-from llbook.report.study import Study, Trial, load_study, make_study
 from llbook.runs.store import Run
 
 SIZE, STEPS, EPOCHS = 24, 40, 6
@@ -101,9 +101,6 @@ def run_of(arrays, *, corpus="file", **changes):
         "corpus_name": corpus,
         "corpus_sha256": "ab" * 32,
         "corpus_stories": 1234,
-        "unknown_share": 0.002,
-        "perturbed_measured": 0.5,
-        "mean_edits": 11.5,
     }
     provenance = {
         "seconds": 2.5,
@@ -408,7 +405,7 @@ def test_small_print_names_the_text_and_the_changed_parameters_only():
     line = small_print(run_of(RUN, steps=33), "language_model", LanguageModelConfig()).data
     assert "language_model · steps = 33 · run language_model-0" in line
     assert "text: file, SHA-256 abababababab<" in line
-    assert "mean_edits" not in line and "corpus_stories" not in line
+    assert "corpus_stories" not in line
 
 
 def test_the_grammar_is_not_passed_off_as_tinystories():
@@ -444,107 +441,25 @@ def test_stories_are_escaped():
 # the study
 
 
-def study_of(falls, **facts):
-    trials = [
-        Trial(
-            settings={"learning_rate": rate, "step_size": epsilon, "seed": seed},
-            auc=None if fall is None else (4.0, 4.0 * (1 - fall)),
-            desired_auc=None if fall is None else (4.0, 4.0 * (1 - 2 * fall)),
-            cr=None if fall is None else 1.5,
-            ar=None if fall is None or fall <= 0 else 1.2,
-            seconds=1.0,
-        )
-        for (rate, epsilon, seed), fall in falls.items()
-    ]
-    base = {"steps": 50}
-    corpus = {"name": "file", "sha256": "ab", "stories": 10}
-    return Study(base=base, corpus=corpus, provenance={"device": "CPU"}, trials=trials, **facts)
-
-
-STUDY = study_of(
-    {
-        (0.5, 0.4, 0): 0.02,
-        (0.5, 0.4, 1): 0.04,
-        (0.5, 10.0, 0): -0.01,
-        (2.0, 0.4, 0): None,
-    }
-)
-
-
-def test_a_study_comes_back_as_it_was_written(tmp_path):
-    path = STUDY.save(tmp_path / "study.json")
-    assert load_study(path) == STUDY
-    assert STUDY.save(tmp_path / "again.json").read_bytes() == path.read_bytes()
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["again.json", "study.json"]
-
-
-def test_a_study_knows_what_varies_and_counts_seeds_together():
-    assert STUDY.varied == ("learning_rate", "step_size")
-    cells = [(settings, len(trials)) for settings, trials in STUDY.cells()]
-    assert cells == [
-        ({"learning_rate": 0.5, "step_size": 0.4}, 2),
-        ({"learning_rate": 0.5, "step_size": 10.0}, 1),
-        ({"learning_rate": 2.0, "step_size": 0.4}, 1),
-    ]
-
-
 def test_a_study_as_a_table():
-    header, rows = study_rows(STUDY)
-    assert header[:3] == ["learning_rate", "step_size", "seeds"]
-    assert rows[0][:3] == ["0.5", "0.4", "2"]
-    assert rows[0][4] == "−3.0% (−4.0 to −2.0)"
+    """A line per point; what diverged says so."""
+    nan = math.nan
+    arrays = {
+        "learning_rate": np.array([0.5, 0.5, 2.0]),
+        "step_size": np.array([0.4, 10.0, 0.4]),
+        "history_auc": np.array([[4.0, 3.88], [4.0, 4.04], [nan, nan]]),
+        "history_desired_auc": np.array([[4.0, 3.8], [4.0, 3.9], [nan, nan]]),
+        "history_ar": np.array([[1.0, 1.2], [1.0, nan], [nan, nan]]),
+        "seconds": np.array([1.0, 1.0, nan]),
+    }
+    study = run_of(arrays)
+    assert study_parameters(study) == ["learning_rate", "step_size"]
+    header, rows = study_rows(study)
+    assert header[:2] == ["learning_rate", "step_size"]
+    assert rows[0] == ["0.5", "0.4", "4.00 → 3.88", "−3.0%", "−5.0%", "1.20"]
     assert rows[1][-1] == "never"
-    assert rows[2][3:] == ["diverged", "–", "–", "–"]
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "message"),
-    [
-        ("learning_rate", "learning_rat", "did you mean 'learning_rate'"),
-        ('"learning_rate": 2.0', '"learning_rate": -2.0', "training.learning_rate: got -2.0"),
-        ('"trials"', '"trails"', "trials: Field required"),
-        ("{", "", "the whole file"),
-        ('"cr": 1.5', '"cr": null', "given together, or none"),
-    ],
-)
-def test_a_damaged_study_is_refused(tmp_path, before, after, message):
-    path = STUDY.save(tmp_path / "study.json")
-    path.write_text(path.read_text().replace(before, after, 1))
-    with pytest.raises(ValueError, match=message):
-        load_study(path)
-
-
-def test_no_study_is_an_error_that_names_the_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"study\.json"):
-        load_study(tmp_path / "study.json")
-
-
-def test_making_a_study_keeps_what_diverged():
-    seen = []
-
-    def run(config):
-        seen.append(config)
-        if config.training.learning_rate > 1:
-            raise FloatingPointError("diverged")
-        return run_of(RUN | {"history_ar": np.full(EPOCHS, math.nan)})
-
-    study = make_study({"steps": 9}, [{"learning_rate": 0.5}, {"learning_rate": 5.0}], run)
-    assert [config.training.steps for config in seen] == [9, 9]
-    good, bad = study.trials
-    assert good.change == pytest.approx(-0.08)
-    assert good.ar is None and good.seconds == 2.5
-    assert bad.diverged and math.isnan(bad.change)
-    assert study.corpus["name"] == "file"
-    with pytest.raises(ValueError, match="comes to an end, got 1"):
-        make_study({}, [{"learning_rate": 5.0}], run)
-
-
-def test_a_misspelt_study_runs_nothing():
-    def run(config):
-        raise AssertionError("ran")
-
-    with pytest.raises(ParameterError, match="step_sizes"):
-        make_study({}, [{"step_size": 0.1}, {"step_sizes": 0.1}], run)
+    assert rows[2] == ["2", "0.4", "diverged", "–", "–", "–"]
+    np.testing.assert_allclose(study_change(study, "auc"), [-0.03, 0.01, nan])
 
 
 def test_runs_are_not_changed_by_drawing():

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from llbook.experiments.language_model import (
+    LANGUAGE_MODEL,
     LanguageModelConfig,
-    compute,
-    load_examples,
     precision_errors,
 )
 from llbook.optimal.adjoint import policy_gradient
@@ -26,6 +25,8 @@ from llbook.optimal.search import search
 from llbook.tasks import head, transformer
 from llbook.tasks.task import Task
 from llbook.tasks.transformer import PAD, Architecture, Transformer, initial_parameters
+
+compute = LANGUAGE_MODEL.compute
 
 TINY = Architecture(vocabulary=50, context=12, hidden=16, heads=4, initial_scale=0.2)
 SMALL = LanguageModelConfig.from_flat(
@@ -211,8 +212,7 @@ class Stop(Exception):
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, monkeypatch, form, stop):
     config = LanguageModelConfig.from_flat(SMALL.flat() | {"policy_storage": form})
-    examples = load_examples(config)[1]
-    whole = compute(config, examples)
+    whole = compute(config)
     path = tmp_path / "search.safetensors"
     real, calls = search.__globals__["save_checkpoint"], []
 
@@ -224,19 +224,19 @@ def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, monkeypatch, form, 
 
     monkeypatch.setitem(search.__globals__, "save_checkpoint", save)
     with pytest.raises(Stop):
-        compute(config, examples, checkpoint=path)
+        compute(config, checkpoint=path)
     monkeypatch.undo()
     assert load_checkpoint(path)[1]["updates"] == stop
     spent = seconds_so_far(path)
     assert spent > 0
-    resumed = compute(config, examples, checkpoint=path)
+    resumed = compute(config, checkpoint=path)
     assert resumed.keys() == whole.keys()
     for name in whole:
         np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
     assert seconds_so_far(path) > spent
     other = LanguageModelConfig.from_flat(config.flat() | {"step_size": 3.0})
     with pytest.raises(ValueError, match="of another search"):
-        compute(other, examples, checkpoint=path)
+        compute(other, checkpoint=path)
     with pytest.raises(ValueError, match="of another search"):
         compute(LanguageModelConfig.from_flat(config.flat() | {"seed": 1}), checkpoint=path)
 

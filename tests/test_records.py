@@ -5,21 +5,34 @@ import os
 import numpy as np
 import pytest
 
-from llbook.experiments import language_model, perceptron
+from llbook.experiments.experiment import registry
+from llbook.experiments.language_model import (
+    LANGUAGE_MODEL,
+    build_task,
+    example_hashes,
+    load_examples,
+)
+from llbook.experiments.perceptron import PERCEPTRON
 from llbook.measures.law import contributions, similarity
 from llbook.optimal.process import constant_policy, train
 from llbook.report.speed import speed_path
-from llbook.report.study import study_path
 from llbook.runs.store import load_record, record_path, records_folder
 
-PERCEPTRON = perceptron.recorded_configs()
-# records of larger runs are welcome, not asked for
-LANGUAGE_MODEL = {
-    name: config
-    for name, config in language_model.recorded_configs(larger=True).items()
-    if name in language_model.recorded_configs() or record_path(name).is_file()
+
+def kept(experiment):
+    """What has to be recorded; larger runs are welcome, not asked for."""
+    asked = experiment.record_names(optional=False)
+    configs = experiment.recorded_configs().items()
+    return {name: c for name, c in configs if name in asked or record_path(name).is_file()}
+
+
+PERCEPTRONS, LANGUAGE_MODELS = kept(PERCEPTRON), kept(LANGUAGE_MODEL)
+CONFIGS = PERCEPTRONS | LANGUAGE_MODELS
+SWEEPS = {
+    f"{experiment.name}-{name}": points
+    for experiment in registry().values()
+    for name, points in experiment.sweeps.items()
 }
-CONFIGS = PERCEPTRON | LANGUAGE_MODEL
 MEASURES = ("auc", "desired_auc", "cr", "similarity", "future_similarity")
 
 
@@ -28,28 +41,45 @@ def record(name):
 
 
 def test_there_is_a_record_for_every_setting_and_nothing_else():
-    others = {study_path(), speed_path()}
-    files = {path for path in records_folder().iterdir() if path not in others}
-    assert files == {record_path(name) for name in CONFIGS}
+    files = set(records_folder().iterdir()) - {speed_path()}
+    assert files == {record_path(name) for name in (*CONFIGS, *SWEEPS)}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_provenance_and_contents(name):
     run, config = record(name), CONFIGS[name]
     assert run.recorded
-    for key, value in config.model_dump().items():
-        if key != "data":
-            assert run.config[key] == value
-    text = {"corpus", "path"}  # a run knows the text itself, not where it lay
-    assert run.config["data"] == config.data.model_dump(exclude=text)
+    known = {key: run.config[key] for key in type(config).model_fields if key in run.config}
+    text = config.data.model_dump(include={"corpus", "path"})  # a run knows the text itself
+    # parameters that came later have their defaults
+    assert type(config)(**known | {"data": run.config["data"] | text}) == config
     assert {"commit", "device", "versions", "seconds", "date"} <= set(run.provenance)
     assert record_path(name).stat().st_size < 4 * 2**20
-    assert run.arrays["history_epoch"][-1] == config.search.epochs
+    if config.search.method == "projected-gradient":
+        assert run.arrays["history_epoch"][-1] == config.search.epochs
+    else:
+        assert run.arrays["history_evaluations"][-1] <= config.search.epochs
     whole_policy = (config.training.steps, config.data.size)
     assert not any(array.shape == whole_policy for array in run.arrays.values())
 
 
-@pytest.mark.parametrize("name", LANGUAGE_MODEL)
+@pytest.mark.parametrize("name", SWEEPS)
+def test_sweeps_hold_the_points_that_would_be_run_again(name):
+    run, points = record(name), SWEEPS[name]
+    rows = [run.arrays[key] for key in points[0] if key in run.arrays]
+    varied = [[point[key] for point in points] for key in points[0] if key in run.arrays]
+    np.testing.assert_array_equal(rows, varied)
+    common = {key: value for key, value in points[0].items() if key not in run.arrays}
+    experiment = next(e for e in registry().values() if name.startswith(f"{e.name}-"))
+    config = experiment.config.from_flat(common).model_dump()
+    for section in run.config.keys() & {"training", "search", "model", "computation"}:
+        assert run.config[section].items() <= config[section].items()
+    assert run.arrays["history_auc"].shape == (len(points), 2)
+    assert {"commit", "device", "versions", "seconds", "date"} <= set(run.provenance)
+    assert all(array.dtype.kind in "fiub" for array in run.arrays.values())
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_records_of_the_language_model_hold_no_text(name):
     run = record(name)
     assert run.config["corpus_name"] in ("file", "tinystories")
@@ -64,11 +94,18 @@ def first_epochs(config, epochs):
     return config.model_copy(update={"search": search})
 
 
-@pytest.mark.parametrize("name", [name for name in PERCEPTRON if name.endswith("seed0")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, config in PERCEPTRONS.items()
+        if config.seed == 0 and config.search.method == "projected-gradient"
+    ],
+)
 def test_first_steps_come_out_again(name):
     """Ten search epochs where ε does not depend on their number, else conventional learning alone."""
     constant = CONFIGS[name].search.schedule == "constant"
-    fresh = perceptron.compute(first_epochs(CONFIGS[name], 10 if constant else 0))
+    fresh = PERCEPTRON.compute(first_epochs(CONFIGS[name], 10 if constant else 0))
     kept = record(name).arrays
     rows = len(fresh["history_epoch"])
     for measure in MEASURES:
@@ -79,16 +116,16 @@ def test_first_steps_come_out_again(name):
     assert np.allclose(fresh["test_curves"][0][columns], kept["test_curves"][0], rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", LANGUAGE_MODEL)
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_first_steps_of_the_language_model_come_out_again(name):
     """The examples, from the same text, and the first steps of conventional learning on them."""
     if not os.environ.get("LLBOOK_TINYSTORIES"):
         pytest.skip("the records were made from real text: LLBOOK_TINYSTORIES does not name it")
     kept, config = record(name), CONFIGS[name]
-    corpus, examples = language_model.load_examples(config)
+    corpus, examples = load_examples(config)
     if corpus.sha256 != kept.config["corpus_sha256"]:
         pytest.skip(f"the record was made from another text than {corpus.name}")
-    hashes = language_model.example_hashes(examples)
+    hashes = example_hashes(examples)
     np.testing.assert_array_equal(hashes, kept.arrays["example_hash"])
     for array in ("perturbed", "edits", "story"):
         np.testing.assert_array_equal(getattr(examples, array), kept.arrays[array], err_msg=array)
@@ -96,7 +133,7 @@ def test_first_steps_of_the_language_model_come_out_again(name):
     exact = config.precision == "float32"
     if not exact:  # this device may not have the record's precision
         config = config.model_copy(update={"precision": "float32"})
-    task = language_model.build_task(config, examples)
+    task = build_task(config)
     policy = constant_policy(task, steps)
     process = train(task, policy)
     columns = kept.arrays["curve_steps"][kept.arrays["curve_steps"] <= steps]
@@ -113,4 +150,4 @@ def test_first_steps_of_the_language_model_come_out_again(name):
 
 def test_an_unknown_record_is_refused_before_anything_runs():
     with pytest.raises(ValueError, match="no record is called 'largest'"):
-        language_model.write_records(["language-model-short-seed0", "largest"])
+        LANGUAGE_MODEL.write_records(["language-model-short-seed0", "largest"])

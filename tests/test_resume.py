@@ -17,7 +17,7 @@ SEARCHES = {
         "epochs": 60,
         "measure_every": 1,
     },
-    "language_model": {
+    "language-model": {
         "corpus": "grammar",
         "size": 16,
         "desired_size": 8,
@@ -33,10 +33,18 @@ SEARCHES = {
 }
 
 
-@pytest.mark.parametrize("kind", SEARCHES)
-def test_killed_at_random_moments_it_goes_on(kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("perceptron", "projected-gradient"),
+        ("perceptron", "two-stage"),
+        ("language_model", "projected-gradient"),
+    ],
+)
+def test_killed_at_random_moments_it_goes_on(kind, method, tmp_path):
     script = Path(__file__).with_name("killed_search.py")
-    command = [sys.executable, script, tmp_path, kind, json.dumps(SEARCHES[kind]), "20"]
+    flat = SEARCHES[kind] | {"method": method, "start": "equal"}
+    command = [sys.executable, script, tmp_path, kind, json.dumps(flat), "20"]
     subprocess.run([str(part) for part in command], check=True, timeout=600)
     kills = json.loads((tmp_path / "kills.json").read_text())
     assert len(kills) == 20

@@ -25,6 +25,7 @@ __all__ = [
     "load_corpus",
     "read_stories",
     "stories",
+    "text_file",
 ]
 
 SEPARATOR = "<|endoftext|>"
@@ -424,7 +425,7 @@ class Corpus:
     """
 
     name: str
-    texts: Sequence[str]
+    texts: tuple[str, ...]
     sha256: str
     notice: str
 
@@ -451,34 +452,42 @@ def load_corpus(
         FileNotFoundError: no such file.
         ConnectionError: TinyStories was asked for by name and could not be had.
     """
+    file = text_file(source, path)
+    if file is None:
+        notice = "Text: stories drawn from this book's own grammar, NOT TinyStories."
+        if source == "auto":
+            notice += (
+                " TinyStories is neither here nor was it asked for by name; to use real text, "
+                "set LLBOOK_TINYSTORIES, the parameter path, or corpus='tinystories'."
+            )
+        return _corpus("grammar", grammar_stories(count or 2000, seed), notice)
+    texts = read_stories(file, count or MOST_STORIES)
+    if path or os.environ.get("LLBOOK_TINYSTORIES"):
+        return _corpus("file", texts, f"Text: {len(texts):,} stories of {file.name}.")
+    notice = f"Text: the first {len(texts):,} stories of TinyStories."
+    return _corpus("tinystories", texts, notice)
+
+
+def text_file(source: str = "auto", path: str = "") -> Path | None:
+    """The file that :func:`load_corpus` reads, now; None where it draws from the grammar.
+
+    Raises:
+        ValueError, ConnectionError: as there.
+    """
     if source not in ("auto", "tinystories", "grammar"):
         raise ValueError(f"corpus must be 'auto', 'tinystories' or 'grammar', got {source!r}")
     if source == "grammar":
         if path:
             raise ValueError(f"corpus='grammar' reads no file, got path={path!r}")
-        return _corpus("grammar", grammar_stories(count or 2000, seed), _GRAMMAR)
+        return None
     if file := path or os.environ.get("LLBOOK_TINYSTORIES", ""):
-        texts = read_stories(file, count or MOST_STORIES)
-        return _corpus("file", texts, f"Text: {len(texts):,} stories of {Path(file).name}.")
-    found = download_tinystories(cached_only=source == "auto")
-    if found is not None:
-        texts = read_stories(found, count or MOST_STORIES)
-        notice = f"Text: the first {len(texts):,} stories of TinyStories."
-        return _corpus("tinystories", texts, notice)
-    return _corpus(
-        "grammar",
-        grammar_stories(count or 2000, seed),
-        f"{_GRAMMAR} TinyStories is neither here nor was it asked for by name; to use real text, "
-        "set LLBOOK_TINYSTORIES, the parameter path, or corpus='tinystories'.",
-    )
-
-
-_GRAMMAR = "Text: stories drawn from this book's own grammar, NOT TinyStories."
+        return Path(file)
+    return download_tinystories(cached_only=source == "auto")
 
 
 def _corpus(name: str, texts: Sequence[str], notice: str) -> Corpus:
     digest = hashlib.sha256(f"\n{SEPARATOR}\n".join(texts).encode()).hexdigest()
-    return Corpus(name, texts, digest, notice)
+    return Corpus(name, tuple(texts), digest, notice)
 
 
 def download_tinystories(*, cached_only: bool = False, sha256: str = HUB_SHA256) -> Path | None:

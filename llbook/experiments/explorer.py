@@ -6,7 +6,8 @@ small searches of its own, and keeps of each a sample of examples at a sample of
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,16 +15,19 @@ from pydantic import Field
 from torch import Tensor
 
 from llbook.experiments import language_model, perceptron
-from llbook.experiments.language_model import LanguageModelConfig
+from llbook.experiments.collecting import Arrays, Collector
+from llbook.experiments.language_model import LanguageModelConfig, load_examples
 from llbook.experiments.perceptron import PerceptronConfig
-from llbook.measures.law import contributions, similarity
-from llbook.optimal.search import Epoch, search
+from llbook.measures.law import contributions, similarity, support
+from llbook.optimal.search import Epoch
 from llbook.parameters import Parameters, Section
-from llbook.runs.store import Run, default_store
+from llbook.runs.store import Run
 from llbook.tasks.task import Task
 
 __all__ = [
     "EXAMPLES",
+    "LANGUAGE_MODEL",
+    "PERCEPTRON",
     "STEPS",
     "ExplorerConfig",
     "language_explorer",
@@ -72,10 +76,7 @@ class ExplorerConfig(Parameters):
     language: _ExplorerLanguage = _ExplorerLanguage()
 
 
-_OWN = ("llbook.experiments.explorer",)
-
-
-def sample(task: Task, epoch: Epoch, conventional: Tensor) -> dict[str, np.ndarray]:
+def sample(task: Task, epoch: Epoch) -> dict[str, Tensor]:
     """What is kept of one policy.
 
     Contributions are taken on the test examples, as everywhere. Examples are chosen at even distances in
@@ -85,13 +86,12 @@ def sample(task: Task, epoch: Epoch, conventional: Tensor) -> dict[str, np.ndarr
     Args:
         task: the learning problem.
         epoch: the policy and the training under it.
-        conventional: test losses L(θ_0) … L(θ_T) under equal weights, shape (T + 1,).
 
     Returns:
         ``steps`` (S,), from 0 to T − 1; ``examples`` (M,); ``weights`` (M, S), γN; ``contributions``
         (M, S); per step (S,) ``support`` (how many of all weights are not zero), ``mean`` (of CT,
         weighted by γ), ``similarity`` (SIM_t; nan where undefined), ``idle`` (how many have CT ≤ 0),
-        ``idle_without_weight`` (of these, with γ = 0); ``near_optimal``, ``conventional`` (T + 1,), losses in nats.
+        ``idle_without_weight`` (of these, with γ = 0); ``near_optimal`` (T + 1,), test losses in nats.
     """
     policy = epoch.policy
     instant = contributions(task, epoch.process, examples=task.test)
@@ -104,74 +104,72 @@ def sample(task: Task, epoch: Epoch, conventional: Tensor) -> dict[str, np.ndarr
     middle[total[chosen] == 0] = torch.inf
     chosen = chosen[middle.argsort(stable=True)]
     idle = instant <= 0
-    kept = {
+    return {
         "steps": steps,
         "examples": chosen,
         "weights": (policy[steps][:, chosen].T * size).float(),
         "contributions": instant[steps][:, chosen].T.float(),
-        "support": (policy != 0).sum(1)[steps],
+        "support": support(policy).sum(1)[steps],
         "mean": (policy * instant).sum(1)[steps],
         "similarity": similarity(instant, policy)[steps],
         "idle": idle.sum(1)[steps],
-        "idle_without_weight": (idle & (policy == 0)).sum(1)[steps],
+        "idle_without_weight": (idle & ~support(policy)).sum(1)[steps],
         "near_optimal": epoch.test,
-        "conventional": conventional,
     }
-    return {name: tensor.contiguous().cpu().numpy() for name, tensor in kept.items()}
+
+
+class _Sample(Collector):
+    """The sample of the last policy; ``conventional`` (T + 1,), test losses under equal weights."""
+
+    def __call__(self, epoch: Epoch) -> None:
+        super().__call__(epoch)
+        if epoch.number == 0:
+            self.last["conventional"] = epoch.test.clone()  # the search keeps it as well
+        if epoch.final:
+            self.last |= sample(self.task, epoch)
+
+
+class _LanguageSample(_Sample):
+    """And which of its examples are ``perturbed`` (M,)."""
+
+    def __init__(self, task: Task, config: LanguageModelConfig) -> None:
+        super().__init__(task, config)
+        self.perturbed = load_examples(config)[1].perturbed
+
+    def arrays(self) -> Arrays:
+        arrays = super().arrays()
+        return arrays | {"perturbed": self.perturbed[arrays["examples"]]}
+
+
+PERCEPTRON = replace(
+    perceptron.PERCEPTRON,
+    name="explorer-perceptron",
+    measure=_Sample,
+    code=(*perceptron.PERCEPTRON.code, __name__),
+    recorded={},
+)
+LANGUAGE_MODEL = replace(
+    language_model.LANGUAGE_MODEL,
+    name="explorer-language-model",
+    measure=_LanguageSample,
+    code=(*language_model.LANGUAGE_MODEL.code, __name__),
+    recorded={},
+    shared=False,
+)
 
 
 def perceptron_explorer(config: ExplorerConfig) -> Run:
     """The perceptron's sample, from the run store where it is already there."""
-    own = PerceptronConfig.from_flat({"seed": config.seed} | config.perceptron.model_dump())
-    return default_store().load_or_compute(
-        "explorer-perceptron",
-        own.model_dump(),
-        lambda: _searched(perceptron.build_task(own), own),
-        (*perceptron.CODE, *_OWN),
-    )
+    own = config.perceptron.model_dump()
+    once = {"seed": config.seed, "measure_every": config.perceptron.epochs}
+    return PERCEPTRON.run(PerceptronConfig.from_flat(own | once))
 
 
 def language_explorer(config: ExplorerConfig) -> Run:
-    """The language model's sample, and which of its examples are ``perturbed`` (M,); from the store as well."""
-    changes = {name.removeprefix("lm_"): v for name, v in config.language.model_dump().items()}
-    own = LanguageModelConfig.from_flat({"seed": config.seed} | changes)
-    corpus, examples = language_model.load_examples(own)
-    settings = own.model_dump()
-    # the text is known by its checksum, wherever it lay
-    settings["data"] = {k: v for k, v in settings["data"].items() if k not in ("corpus", "path")}
-
-    def compute() -> dict[str, np.ndarray]:
-        kept = _searched(language_model.build_task(own, examples), own)
-        return kept | {"perturbed": examples.perturbed[kept["examples"]]}
-
-    return default_store().load_or_compute(
-        "explorer-language-model",
-        settings | {"corpus_name": corpus.name, "corpus_sha256": corpus.sha256},
-        compute,
-        (*language_model.CODE, *_OWN),
-    )
-
-
-def _searched(task: Task, config: Any) -> dict[str, np.ndarray]:
-    kept: dict[str, Any] = {}
-
-    def last(epoch: Epoch) -> None:
-        if epoch.number == 0:
-            kept["conventional"] = epoch.test.clone()
-        if epoch.number == config.search.epochs:
-            kept["sample"] = sample(task, epoch, kept["conventional"])
-
-    search(
-        task,
-        config.training.steps,
-        epochs=config.search.epochs,
-        step_size=config.search.step_size,
-        schedule=config.search.schedule,
-        objective=config.search.objective,
-        measure_every=max(1, config.search.epochs),
-        callback=last,
-    )
-    return kept["sample"]
+    """The language model's sample; from the store as well."""
+    own = {name.removeprefix("lm_"): v for name, v in config.language.model_dump().items()}
+    once = {"seed": config.seed, "measure_every": config.language.lm_epochs}
+    return LANGUAGE_MODEL.run(LanguageModelConfig.from_flat(own | once))
 
 
 def _spaced(length: int, most: int) -> np.ndarray:

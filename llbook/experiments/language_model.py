@@ -1,10 +1,9 @@
-"""The language-model experiment of §4.3: from a configuration to the arrays that figures read."""
+"""The language-model experiment of §4.3."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,44 +13,41 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from llbook.data.stories import Corpus, load_corpus
+from llbook.data.stories import Corpus, load_corpus, text_file
 from llbook.data.windows import StoryExamples, story_examples
-from llbook.experiments.collecting import Collector
-from llbook.experiments.perceptron import condense
-from llbook.measures.law import (
-    contributions,
-    first_order_gap,
-    future_contributions,
-    similarity,
-    zero_weight_share,
+from llbook.experiments.collecting import (
+    Arrays,
+    LawMeasures,
+    SearchConfig,
+    SearchParameters,
+    TrainingParameters,
 )
+from llbook.experiments.experiment import Experiment, Recorded
 from llbook.optimal.adjoint import policy_gradient
-from llbook.optimal.distributed import Shared, process_count, share, told
+from llbook.optimal.distributed import Shared, process_count, share
 from llbook.optimal.process import constant_policy, train
-from llbook.optimal.search import Epoch, search
-from llbook.parameters import Parameters, Section
-from llbook.runs.store import Run, default_store, load_record, record_path, save_record
+from llbook.optimal.search import Epoch
+from llbook.parameters import Section
 from llbook.tasks.task import Task
 from llbook.tasks.transformer import Architecture, Transformer, initial_parameters
 
 __all__ = [
-    "CODE",
     "LADDER",
-    "LARGER",
-    "RECORDED",
+    "LANGUAGE_MODEL",
     "TABLE_2_ROW_1",
     "LanguageModelConfig",
+    "LanguageModelMeasures",
     "build_task",
-    "compute",
     "example_hashes",
     "example_texts",
     "language_model_run",
+    "load_examples",
     "load_records",
     "precision_errors",
-    "recorded_configs",
-    "shared_run",
-    "write_records",
 ]
+
+HEAT_MAP_ROWS, HEAT_MAP_COLUMNS = 256, 200
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 class _Stories(Section):
@@ -84,23 +80,6 @@ class _LanguageModel(Section):
     )
 
 
-class _LanguageTraining(Section):
-    learning_rate: float = Field(0.1, gt=0, le=1e3, description="η of Eq. 1")
-    steps: int = Field(80, ge=1, le=10**6, description="T, gradient steps of a training")
-
-
-class _LanguageSearch(Section):
-    epochs: int = Field(10, ge=0, le=10**6, description="updates of the policy")
-    step_size: float = Field(8.0, ge=0, le=1e9, description="ε of Eq. 6, for `objective`")
-    schedule: Literal["constant", "linear"] = Field(
-        "linear", description="ε over the epochs: constant, or linear decay to zero"
-    )
-    objective: Literal["sum", "mean"] = Field(
-        "mean", description="the J that ε belongs to: Σ_t L_dsr(θ_t), or that over T"
-    )
-    measure_every: int = Field(2, ge=1, le=10**6, description="epochs between measurements")
-
-
 class _Computation(Section):
     micro_batch: int = Field(256, ge=1, le=2**20, description="the most examples computed at once")
     trajectory: Literal["memory", "host", "checkpoints"] = Field(
@@ -112,20 +91,18 @@ class _Computation(Section):
     )
 
 
-class LanguageModelConfig(Parameters):
+class LanguageModelConfig(SearchConfig):
     """The language-model experiment; the defaults are those of `laptop`."""
 
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of data and θ_0")
     data: _Stories = _Stories()
     model: _LanguageModel = _LanguageModel()
-    training: _LanguageTraining = _LanguageTraining()
-    search: _LanguageSearch = _LanguageSearch()
+    training: TrainingParameters = TrainingParameters(learning_rate=0.1, steps=80)
+    search: SearchParameters = SearchParameters(
+        epochs=10, step_size=8.0, schedule="linear", objective="mean", measure_every=2
+    )
     computation: _Computation = _Computation()
     precision: Literal["float32", "float64", "bfloat16", "tf32"] = Field(
         "float32", description="of matrix products; sums and parameters are at least float32"
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto: a GPU where there is one"
     )
 
     @model_validator(mode="after")
@@ -136,90 +113,45 @@ class LanguageModelConfig(Parameters):
             )
         return self
 
-
-# The modules whose source decides what a run contains; the run store hashes them.
-CODE = (
-    "llbook.data",
-    "llbook.tasks",
-    "llbook.optimal",
-    "llbook.measures",
-    "llbook.experiments.collecting",
-    "llbook.experiments.language_model",
-)
-
-# Settings whose runs are kept as records, as changes to the defaults of LanguageModelConfig.
-RECORDED: dict[str, dict[str, Any]] = {
-    "short": {"steps": 40, "size": 64, "vocabulary": 350},
-    "laptop": {},
-    "long": {"steps": 160, "size": 256, "vocabulary": 450},
-}
-SEEDS: dict[str, tuple[int, ...]] = dict.fromkeys(RECORDED, (0, 1, 2))
-
-# The first row of Table 2.
-TABLE_2_ROW_1: dict[str, Any] = {
-    "corpus": "tinystories",
-    "size": 4096,
-    "desired_size": 512,
-    "length": 64,
-    "vocabulary": 4000,
-    "hidden": 128,
-    "heads": 8,
-    "steps": 1000,
-    "epochs": 15,
-    "step_size": 0.4,
-    "measure_every": 3,
-}
-
-# Larger ones, recorded where somebody has done so: an hour of two cores; and, for a GPU, the rows of
-# the paper's Table 2, the third of which is its main experiment. What a search keeps between two
-# epochs is about T·N bytes then, so that it can go on elsewhere.
-_ON_A_GPU = {"micro_batch": 1024, "policy_storage": "uint8", "precision": "tf32"}
-_TABLE_2 = TABLE_2_ROW_1 | _ON_A_GPU
-LARGER: dict[str, dict[str, Any]] = {
-    "largest": {
-        "steps": 300,
-        "size": 512,
-        "desired_size": 256,
-        "vocabulary": 1000,
-        "hidden": 64,
-        "epochs": 8,
-        "step_size": 1.0,
-    },
-    "table-2-row-1": _TABLE_2,
-    "table-2-row-2": _TABLE_2 | {"steps": 2000, "size": 2**13, "vocabulary": 4500},
-    "table-2-row-3": _TABLE_2 | {"steps": 4000, "size": 2**14, "vocabulary": 5000},
-}
-SEEDS |= dict.fromkeys(LARGER, (0,))
-
-# The recorded settings in which T and N double from one to the next, as in the paper's Table 2.
-LADDER = ("short", "laptop", "long")
-
-HEAT_MAP_ROWS, HEAT_MAP_COLUMNS = 256, 200
-QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+    def search_options(self) -> dict[str, Any]:
+        own = self.computation.model_dump(include={"trajectory", "policy_storage"})
+        return super().search_options() | own
 
 
 @lru_cache(maxsize=2)
-def _corpus(source: str, path: str) -> Corpus:
+def _read(source: str, path: str, file: Path | None, changed: int) -> Corpus:
     return load_corpus(source, path)
 
 
+@lru_cache(maxsize=2)
+def _cut(corpus: Corpus, data: _Stories, seed: int) -> StoryExamples:
+    wanted = data.model_dump(exclude={"corpus", "path"})
+    return story_examples(corpus, **wanted, seed=seed)
+
+
+def _text(data: _Stories) -> Corpus:
+    """The text of a configuration, read again where the environment now names another."""
+    file = text_file(data.corpus, data.path)
+    changed = file.stat().st_mtime_ns if file is not None and file.is_file() else 0
+    return _read(data.corpus, data.path, file, changed)
+
+
 def load_examples(config: LanguageModelConfig) -> tuple[Corpus, StoryExamples]:
-    """The text of a configuration and the examples cut from it."""
-    data = config.data
-    corpus = _corpus(data.corpus, data.path)
-    return corpus, story_examples(
-        corpus,
-        size=data.size,
-        desired_size=data.desired_size,
-        length=data.length,
-        vocabulary=data.vocabulary,
-        perturbed_share=data.perturbed_share,
-        perturbations=data.perturbations,
-        seed=config.seed,
-    )
+    """The text of a configuration and the examples cut from it; the last ones are kept in memory."""
+    corpus = _text(config.data)
+    return corpus, _cut(corpus, config.data, config.seed)
 
 
-def build_task(config: LanguageModelConfig, examples: StoryExamples) -> Transformer | Shared:
+def _text_facts(config: LanguageModelConfig) -> dict[str, Any]:
+    corpus = _text(config.data)
+    return {
+        "corpus_name": corpus.name,
+        "corpus_sha256": corpus.sha256,
+        "corpus_stories": len(corpus.texts),
+    }
+
+
+def build_task(config: LanguageModelConfig) -> Transformer | Shared:
     """Model, θ_0 and examples of a configuration, on its device.
 
     Where ``torchrun`` started several processes, each gets its share of the examples.
@@ -228,13 +160,7 @@ def build_task(config: LanguageModelConfig, examples: StoryExamples) -> Transfor
         RuntimeError: ``device`` is ``"cuda"`` and there is none.
         ValueError: ``tf32`` without a GPU.
     """
-    device = config.device
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(
-            "device: got 'cuda', but PyTorch sees no CUDA device; use 'auto' or 'cpu'"
-        )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device, examples = config.torch_device(), load_examples(config)[1]
     architecture = Architecture(
         vocabulary=config.data.vocabulary,
         context=config.data.length,
@@ -267,57 +193,56 @@ def build_task(config: LanguageModelConfig, examples: StoryExamples) -> Transfor
     return Shared(task, len(examples.training)) if shared else task
 
 
-class _Measure(Collector):
-    """What figures need of each measured policy."""
+class LanguageModelMeasures(LawMeasures):
+    """Beside those of every experiment, what concerns the text and what Fig. 4 shows of it.
 
-    def __init__(self, task: Task, config: LanguageModelConfig, clean: Tensor) -> None:
-        super().__init__()
-        self.task, self.last_epoch, self.clean = task, config.search.epochs, clean
+    ``clean_weight`` (E, T), the weight on examples that were not perturbed; per training
+    example (N,) ``perturbed``, ``edits``, ``story``, ``example_hash``, ``example_weight`` (Σ_t γ
+    of the last policy) and ``example_contribution`` (mean CT over t); ``unknown_share`` (), of
+    the tokens; ``weight_spread`` (Q, T), the quantiles ``weight_quantiles`` (Q,) of N γ_{n,t}
+    over n; the ``heat_map`` is of examples whose contribution is positive at half of the steps
+    or more, at ``heat_map_steps``, and ``heat_map_contributes`` says at which cells it is.
+    """
 
-    def __call__(self, epoch: Epoch) -> None:
+    CURVES = (*LawMeasures.CURVES, "clean_weight")
+    STEPS = (*LawMeasures.STEPS, "weight_spread")
+    DROPPED = (
+        *LawMeasures.DROPPED,
+        *("heat_map", "heat_map_contributes", "heat_map_examples", "heat_map_steps"),
+    )
+
+    def __init__(self, task: Task, config: LanguageModelConfig) -> None:
+        super().__init__(task, config)
+        self.examples = load_examples(config)[1]
+        self.clean = torch.from_numpy(~self.examples.perturbed).to(task.initial.device)
+
+    def of_each(self, epoch: Epoch) -> tuple[dict[str, float], dict[str, Tensor]]:
+        return {}, {"clean_weight": epoch.policy[:, self.clean].sum(1)}
+
+    def of_last(self, epoch: Epoch, instant: Tensor) -> dict[str, Tensor]:
         policy = epoch.policy
-        instant = contributions(self.task, epoch.process, examples=self.task.test)
-        future = future_contributions(self.task, epoch.gradient)
-        sim, future_sim = similarity(instant, policy), similarity(future, policy)
-        self.append(
-            epoch.measures
-            | {
-                "similarity": float(sim.nanmean()),
-                "future_similarity": float(future_sim.nanmean()),
-                "undefined_share": float(sim.isnan().double().mean()),
-                "zero_weight_share": zero_weight_share(instant, policy),
-                "support_share": float((policy != 0).double().mean()),
-            },
-            test_curves=epoch.test,
-            similarity=sim,
-            future_similarity=future_sim,
-            clean_weight=policy[:, self.clean].sum(1),
-        )
-        if epoch.number == 0:
-            self.last["first_desired"] = epoch.desired
-        if epoch.number == self.last_epoch:
-            gap = first_order_gap(future, policy)
-            idle = instant <= 0
-            rows, columns = _heat_map_places(instant)
-            quantiles = policy.new_tensor(QUANTILES)
-            spread = [torch.quantile(row * policy.shape[1], quantiles) for row in policy]
-            self.last |= {
-                "last_desired": epoch.desired,
-                "gap": gap.absolute,
-                "relative_gap": gap.relative,
-                "future_mean": gap.mean,
-                "support": (policy != 0).sum(1),
-                "idle": idle.sum(1),
-                "idle_without_weight": (idle & (policy == 0)).sum(1),
-                "example_weight": policy.sum(0),
-                "example_contribution": instant.mean(0),
-                "weight_spread": torch.stack(spread, 1),
-                "weight_quantiles": quantiles,
-                "heat_map": policy[columns][:, rows].T.contiguous(),
-                "heat_map_contributes": (instant[columns][:, rows] > 0).T.contiguous(),
-                "heat_map_examples": rows,
-                "heat_map_steps": columns,
-            }
+        rows, columns = _heat_map_places(instant)
+        quantiles = policy.new_tensor(QUANTILES)
+        spread = [torch.quantile(row * policy.shape[1], quantiles) for row in policy]
+        return {
+            "example_weight": policy.sum(0),
+            "example_contribution": instant.mean(0),
+            "weight_spread": torch.stack(spread, 1),
+            "weight_quantiles": quantiles,
+            "heat_map": policy[columns][:, rows].T.contiguous(),
+            "heat_map_contributes": (instant[columns][:, rows] > 0).T.contiguous(),
+            "heat_map_examples": rows,
+            "heat_map_steps": columns,
+        }
+
+    def arrays(self) -> Arrays:
+        return super().arrays() | {
+            "perturbed": self.examples.perturbed,
+            "edits": self.examples.edits,
+            "story": self.examples.story,
+            "example_hash": example_hashes(self.examples),
+            "unknown_share": np.array(self.examples.unknown_share),
+        }
 
 
 def _heat_map_places(instant: Tensor) -> tuple[Tensor, Tensor]:
@@ -328,152 +253,10 @@ def _heat_map_places(instant: Tensor) -> tuple[Tensor, Tensor]:
     return rows, torch.from_numpy(steps).to(instant.device)
 
 
-def compute(
-    config: LanguageModelConfig,
-    examples: StoryExamples | None = None,
-    *,
-    progress: bool = False,
-    checkpoint: Path | None = None,
-) -> dict[str, np.ndarray]:
-    """Run the search and measure it.
-
-    Contributions, SIM_t and the shares of zero weights are taken on the test
-    examples, as the paper takes all its measures.
-
-    Args:
-        config: the experiment.
-        examples: those of :func:`load_examples`, where they are already there.
-        progress: show a progress bar.
-        checkpoint: see :func:`llbook.optimal.search.search`.
-
-    Returns:
-        As :func:`llbook.experiments.perceptron.compute`, but for the desired
-        similarity and the learned weights; and ``clean_weight`` (E, T), the weight
-        on examples that were not perturbed; per training example (N,)
-        ``perturbed``, ``edits``, ``story``, ``example_hash``, ``example_weight``
-        (Σ_t γ of the last policy) and ``example_contribution`` (mean CT over t);
-        ``weight_spread`` (Q, T), the quantiles ``weight_quantiles`` (Q,) of
-        N γ_{n,t} over n; the ``heat_map`` is of examples whose contribution is
-        positive at half of the steps or more, at ``heat_map_steps``, and
-        ``heat_map_contributes`` says at which cells it is.
-    """
-    if examples is None:
-        examples = load_examples(config)[1]
-    task = build_task(config, examples)
-    clean = torch.from_numpy(~examples.perturbed).to(task.initial.device)
-    measure = _Measure(task, config, clean)
-    search(
-        task,
-        config.training.steps,
-        epochs=config.search.epochs,
-        step_size=config.search.step_size,
-        schedule=config.search.schedule,
-        objective=config.search.objective,
-        measure_every=config.search.measure_every,
-        callback=measure,
-        progress=progress,
-        trajectory=config.computation.trajectory,
-        checkpoint=checkpoint,
-        policy_storage=config.computation.policy_storage,
-    )
-    arrays = measure.arrays()
-    return arrays | {
-        "curve_epochs": arrays["history_epoch"],
-        "curve_steps": np.arange(config.training.steps + 1),
-        "perturbed": examples.perturbed,
-        "edits": examples.edits,
-        "story": examples.story,
-        "example_hash": example_hashes(examples),
-    }
-
-
 def example_hashes(examples: StoryExamples) -> np.ndarray:
     """A number for each training example, made from its tokens, shape (N,): no text."""
     hashes = [hashlib.sha256(row.tobytes()).digest()[:8] for row in examples.training.numpy()]
     return np.frombuffer(b"".join(hashes), dtype="<u8")
-
-
-def language_model_run(
-    config: LanguageModelConfig,
-    *,
-    progress: bool = False,
-    before: Callable[[Path], object] | None = None,
-) -> Run:
-    """The run of a configuration, from the run store where it is already there.
-
-    The text enters the run's configuration, and so its key, by its checksum. An
-    interrupted search goes on from its last epoch.
-
-    Args:
-        config: the experiment.
-        progress: show a progress bar.
-        before: called before anything is computed, with the place of the checkpoint.
-    """
-    corpus, examples = load_examples(config)
-    facts = {
-        "corpus_name": corpus.name,
-        "corpus_sha256": corpus.sha256,
-        "corpus_stories": len(corpus.texts),
-        "unknown_share": examples.unknown_share,
-        "perturbed_measured": float(examples.perturbed.mean()),
-        "mean_edits": float(examples.edits[examples.perturbed].mean())
-        if examples.perturbed.any()
-        else 0.0,
-    }
-    settings = config.model_dump()
-    # where the text came from does not matter, once it is known which text it is
-    settings["data"] = {k: v for k, v in settings["data"].items() if k not in ("corpus", "path")}
-
-    def computed(path: Path) -> dict[str, np.ndarray]:
-        if before is not None:
-            before(path)
-        return compute(config, examples, progress=progress, checkpoint=path)
-
-    return default_store().load_or_compute(
-        "language-model",
-        settings | facts,
-        computed,
-        CODE,
-        resumable=True,
-    )
-
-
-def shared_run(config: LanguageModelConfig, *, progress: bool = False) -> Run | None:
-    """:func:`language_model_run` by all processes that ``torchrun`` started, together.
-
-    The store and the checkpoint have to be where all of them can read. The run is the
-    same as that of one process but for rounding, and has the same key.
-
-    Returns:
-        The run, on the first process; None on the others.
-
-    Raises:
-        ValueError: fewer examples of a set than processes; processes that read
-            different texts.
-    """
-    rank = torch.distributed.get_rank()
-    if rank != 0:
-        if word := told():
-            text, path = word.split(" ", 1)
-            corpus, examples = load_examples(config)
-            if corpus.sha256 != text:
-                raise ValueError(
-                    f"process {rank} reads another text than the first: {corpus.notice} "
-                    f"Its SHA-256 is {corpus.sha256}, expected {text}"
-                )
-            compute(config, examples, checkpoint=Path(path))
-        return None
-    computing = False
-
-    def begin(path: Path) -> None:
-        nonlocal computing
-        computing = True
-        told(f"{_corpus(config.data.corpus, config.data.path).sha256} {path}")
-
-    run = language_model_run(config, progress=progress, before=begin)
-    if not computing:
-        told(None)
-    return run
 
 
 def precision_errors(config: LanguageModelConfig) -> dict[str, float]:
@@ -482,10 +265,9 @@ def precision_errors(config: LanguageModelConfig) -> dict[str, float]:
     Training and backward sweep both run in that precision, so that this is all of its error:
     ‖difference‖ / ‖∂J/∂γ‖ over every (t, n). TF32 is there where a GPU is.
     """
-    examples = load_examples(config)[1]
 
     def gradient(precision: str) -> Tensor:
-        task = build_task(config.model_copy(update={"precision": precision}), examples)
+        task = build_task(config.model_copy(update={"precision": precision}))
         policy = constant_policy(task, config.training.steps)
         return policy_gradient(task, policy, train(task, policy)).double()
 
@@ -500,63 +282,74 @@ def example_texts(config: LanguageModelConfig, indices: Sequence[int]) -> list[s
     return [examples.vocabulary.decode(examples.training[int(n)].tolist()) for n in indices]
 
 
-def recorded_configs(*, larger: bool = False) -> dict[str, LanguageModelConfig]:
-    """Record name → configuration, for every setting and seed.
+# The first row of Table 2.
+TABLE_2_ROW_1: dict[str, Any] = {
+    "corpus": "tinystories",
+    "size": 4096,
+    "desired_size": 512,
+    "length": 64,
+    "vocabulary": 4000,
+    "hidden": 128,
+    "heads": 8,
+    "steps": 1000,
+    "epochs": 15,
+    "step_size": 0.4,
+    "measure_every": 3,
+}
 
-    Args:
-        larger: those of :data:`LARGER` too, of which there need not be a record.
-    """
-    settings = RECORDED | (LARGER if larger else {})
-    return {
-        _record_name(name, seed): LanguageModelConfig.from_flat(changes | {"seed": seed})
-        for name, changes in settings.items()
-        for seed in SEEDS[name]
-    }
+# What a search keeps between two epochs is about T·N bytes then, so that it can go on elsewhere.
+_ON_A_GPU = {"micro_batch": 1024, "policy_storage": "uint8", "precision": "tf32"}
+_TABLE_2 = TABLE_2_ROW_1 | _ON_A_GPU
+_LARGEST = {
+    "steps": 300,
+    "size": 512,
+    "desired_size": 256,
+    "vocabulary": 1000,
+    "hidden": 64,
+    "epochs": 8,
+    "step_size": 1.0,
+}
 
+# What was tried before the defaults were chosen: the step size of the search for one training,
+# then other trainings.
+_STUDY = [
+    {"epochs": 5, "initial_scale": scale, "learning_rate": rate, "step_size": step_size}
+    for scale, rate, step_size in (
+        *((0.1, 0.1, 8.0), (0.1, 0.1, 32.0), (0.1, 0.1, 128.0)),
+        *((0.1, 0.2, 8.0), (0.1, 0.2, 32.0)),
+        *((0.02, 0.05, 8.0), (0.02, 0.1, 8.0)),
+    )
+]
 
-def _record_name(setting: str, seed: int) -> str:
-    return f"language-model-{setting}-seed{seed}"
+# The recorded settings in which T and N double from one to the next, as in the paper's Table 2.
+LADDER = ("short", "laptop", "long")
 
-
-def write_records(names: Iterable[str] | None = None, *, progress: bool = True) -> None:
-    """Make records anew, from the text at hand: all of :data:`RECORDED`, or those named.
-
-    Takes minutes to hours. A search that is interrupted goes on from its last epoch.
-
-    Raises:
-        ValueError: a name that is no record's; before anything is run.
-    """
-    configs = recorded_configs(larger=True)
-    chosen = list(recorded_configs() if names is None else names)
-    for name in chosen:
-        if name not in configs:
-            raise ValueError(f"no record is called {name!r}; there are: {', '.join(configs)}")
-    for name in chosen:
-        run = language_model_run(configs[name], progress=progress)
-        save_record(replace(run, arrays=_condense(run.arrays)), record_path(name))
-
-
-def _condense(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """As the perceptron's, with what is the language model's own thinned in the same way."""
-    kept = condense(arrays)
-    rows = np.searchsorted(arrays["curve_epochs"], kept["curve_epochs"])
-    columns = kept["curve_steps"][:-1]
-    kept["clean_weight"] = arrays["clean_weight"][np.ix_(rows, columns)]
-    kept["weight_spread"] = arrays["weight_spread"][:, columns]
-    return kept
-
-
-def load_records() -> dict[str, list[Run]]:
-    """The recorded runs of every setting, in the order of their seeds.
-
-    Of the settings in :data:`LARGER`, those that somebody has recorded.
-    """
-    there = [
-        name
-        for name in LARGER
-        if all(record_path(_record_name(name, seed)).is_file() for seed in SEEDS[name])
-    ]
-    return {
-        name: [load_record(record_path(_record_name(name, seed))) for seed in SEEDS[name]]
-        for name in (*RECORDED, *there)
-    }
+LANGUAGE_MODEL = Experiment(
+    name="language-model",
+    config=LanguageModelConfig,
+    build=build_task,
+    measure=LanguageModelMeasures,
+    code=("llbook.data", "llbook.tasks", "llbook.experiments.language_model"),
+    recorded={
+        "short": Recorded({"steps": 40, "size": 64, "vocabulary": 350}),
+        "laptop": Recorded(),
+        "long": Recorded({"steps": 160, "size": 256, "vocabulary": 450}),
+        # an hour of two cores
+        "largest": Recorded(_LARGEST, seeds=(0,), optional=True),
+        # for a GPU: rows of the paper's Table 2, the third of which is its main experiment
+        "table-2-row-1": Recorded(_TABLE_2, seeds=(0,), optional=True),
+        "table-2-row-2": Recorded(
+            _TABLE_2 | {"steps": 2000, "size": 2**13, "vocabulary": 4500}, (0,), optional=True
+        ),
+        "table-2-row-3": Recorded(
+            _TABLE_2 | {"steps": 4000, "size": 2**14, "vocabulary": 5000}, (0,), optional=True
+        ),
+    },
+    sweeps={"study": _STUDY},
+    facts=_text_facts,
+    known_by_facts=("data.corpus", "data.path"),
+    libraries=("mistral-common", "sentencepiece"),
+    shared=True,
+)
+language_model_run = LANGUAGE_MODEL.run
+load_records = LANGUAGE_MODEL.load_records

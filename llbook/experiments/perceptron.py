@@ -1,11 +1,8 @@
-"""The perceptron experiment of §4.2: from a configuration to the arrays that figures read."""
+"""The perceptron experiment of §4.2."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,29 +10,32 @@ from pydantic import Field
 from torch import Tensor
 
 from llbook.data.teacher import teacher_data
-from llbook.experiments.collecting import Collector
-from llbook.measures.law import (
-    contributions,
-    first_order_gap,
-    future_contributions,
-    similarity,
-    zero_weight_share,
+from llbook.experiments.collecting import (
+    LawMeasures,
+    SearchConfig,
+    SearchParameters,
+    TrainingParameters,
 )
-from llbook.optimal.search import Epoch, search
-from llbook.parameters import Parameters, Section
-from llbook.runs.store import Run, default_store, load_record, record_path, save_record
+from llbook.experiments.experiment import Experiment, Recorded
+from llbook.measures.law import contributions, similarity, support
+from llbook.optimal.search import Epoch
+from llbook.optimal.sparsify import OBJECTIVES, sparsify
+from llbook.parameters import Section
 from llbook.tasks.perceptron import Perceptron, initial_parameters
 
 __all__ = [
-    "CODE",
-    "RECORDED",
+    "PERCEPTRON",
     "PerceptronConfig",
+    "PerceptronMeasures",
     "build_task",
-    "compute",
-    "condense",
     "load_records",
-    "recorded_configs",
+    "perceptron_run",
 ]
+
+EARLY_STEPS = 50
+HEAT_MAP_ROWS = 2048
+LEARNED = 1e-6
+BINS = 100
 
 
 class _Data(Section):
@@ -53,72 +53,22 @@ class _Model(Section):
     )
 
 
-class _Training(Section):
-    learning_rate: float = Field(0.1, gt=0, le=1e3, description="η of Eq. 1")
-    steps: int = Field(2000, ge=1, le=10**6, description="T, gradient steps of a training")
-
-
-class _Search(Section):
-    epochs: int = Field(500, ge=0, le=10**6, description="updates of the policy")
-    step_size: float = Field(5e-6, ge=0, le=1e6, description="ε of Eq. 6, for `objective`")
-    schedule: Literal["constant", "linear"] = Field(
-        "constant", description="ε over the epochs: constant, or linear decay to zero"
-    )
-    objective: Literal["sum", "mean"] = Field(
-        "sum", description="the J that ε belongs to: Σ_t L_dsr(θ_t), or that over T"
-    )
-    measure_every: int = Field(10, ge=1, le=10**6, description="epochs between measurements")
-
-
-class PerceptronConfig(Parameters):
+class PerceptronConfig(SearchConfig):
     """The perceptron experiment; defaults are the headline setting at the paper's scale."""
 
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of data and θ_0")
     data: _Data = _Data()
     model: _Model = _Model()
-    training: _Training = _Training()
-    search: _Search = _Search()
-    precision: Literal["float32", "float64"] = Field("float32", description="of the search")
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="auto: a GPU where there is one"
+    training: TrainingParameters = TrainingParameters(learning_rate=0.1, steps=2000)
+    search: SearchParameters = SearchParameters(
+        epochs=500, step_size=5e-6, schedule="constant", objective="sum", measure_every=10
     )
-
-
-# The modules whose source decides what a run contains; the run store hashes them.
-CODE = (
-    "llbook.data.teacher",
-    "llbook.tasks.task",
-    "llbook.tasks.perceptron",
-    "llbook.optimal",
-    "llbook.measures",
-    "llbook.experiments.collecting",
-    "llbook.experiments.perceptron",
-)
-
-# Settings whose runs are kept as records, as changes to the defaults of PerceptronConfig.
-RECORDED: dict[str, dict[str, Any]] = {
-    "headline": {},
-    "as-printed": {"initialisation": "linear", "desired_size": 512},
-    "normal-512": {"desired_size": 512},
-    "linear-4096": {"initialisation": "linear"},
-    "noise-3-linear-512": {"initialisation": "linear", "desired_size": 512, "label_noise": 0.03},
-    "noise-20-linear-512": {"initialisation": "linear", "desired_size": 512, "label_noise": 0.2},
-    "large-step-headline": {"step_size": 2e-5},
-    "decay-headline": {"objective": "mean", "schedule": "linear", "step_size": 1e-3},
-    "decay-as-printed": {
-        "initialisation": "linear",
-        "desired_size": 512,
-        "objective": "mean",
-        "schedule": "linear",
-        "step_size": 1e-3,
-    },
-}
-SEEDS = (0, 1, 2)
-
-EARLY_STEPS = 50
-HEAT_MAP_ROWS = 2048
-LEARNED = 1e-6
-BINS = 100
+    precision: Literal["float32", "float64"] = Field("float32", description="of the search")
+    sparse_every: int = Field(
+        0,
+        ge=0,
+        le=10**6,
+        description="steps between those whose weights are also made few; 0: none",
+    )
 
 
 def build_task(config: PerceptronConfig) -> Perceptron:
@@ -127,13 +77,7 @@ def build_task(config: PerceptronConfig) -> Perceptron:
     Raises:
         RuntimeError: ``device`` is ``"cuda"`` and there is none.
     """
-    device = config.device
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(
-            "device: got 'cuda', but PyTorch sees no CUDA device; use 'auto' or 'cpu'"
-        )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = config.torch_device()
     dtype = {"float32": torch.float32, "float64": torch.float64}[config.precision]
     data = teacher_data(
         size=config.data.size,
@@ -155,196 +99,124 @@ def build_task(config: PerceptronConfig) -> Perceptron:
     )
 
 
-class _Measure(Collector):
-    """What figures need of each measured policy."""
+class PerceptronMeasures(LawMeasures):
+    """Beside those of every experiment, what Fig. 4 and Fig. 9 show.
+
+    ``history_desired_similarity`` (E,), SIM on the desired examples that the policy was
+    optimised on; ``learned_counts`` (BINS,): how many (n, t) with loss < 1e-6 have
+    γ_{n,t}/max_n γ_{n,t} in each of equal bins of [0, 1]; ``heat_map`` (rows, steps): γ of the
+    examples whose contribution is positive throughout the early steps, and
+    ``heat_map_examples``, which they are. Where ``sparse_every`` asks for it, of two other policies
+    with the process of the last one, the objectives of :func:`llbook.optimal.sparsify.sparsify`,
+    ``fewest_*`` and ``idle_*``: ``support``, ``similarity``, ``idle_without_weight`` (S,) at ``sparse_steps``,
+    where ``sparse_idle`` examples have CT ≤ 0, and ``learned_counts``.
+    """
+
+    DROPPED = (*LawMeasures.DROPPED, "heat_map", "heat_map_examples")
 
     def __init__(self, task: Perceptron, config: PerceptronConfig) -> None:
-        super().__init__()
-        self.task, self.last_epoch = task, config.search.epochs
+        super().__init__(task, config)
+        self.sparse_every = config.sparse_every
 
-    def __call__(self, epoch: Epoch) -> None:
-        task, policy = self.task, epoch.policy
-        instant = contributions(task, epoch.process, examples=task.test)
-        future = future_contributions(task, epoch.gradient)
-        sim, future_sim = similarity(instant, policy), similarity(future, policy)
-        on_desired = similarity(contributions(task, epoch.process), policy)
-        self.append(
-            epoch.measures
-            | {
-                "similarity": float(sim.nanmean()),
-                "desired_similarity": float(on_desired.nanmean()),
-                "future_similarity": float(future_sim.nanmean()),
-                "undefined_share": float(sim.isnan().double().mean()),
-                "zero_weight_share": zero_weight_share(instant, policy),
-                "support_share": float((policy != 0).double().mean()),
-            },
-            test_curves=epoch.test,
-            similarity=sim,
-            future_similarity=future_sim,
-        )
-        if epoch.number == 0:
-            self.last["first_desired"] = epoch.desired
-        if epoch.number == self.last_epoch:
-            gap = first_order_gap(future, policy)
-            contributors = _early_contributors(instant)
-            self.last |= {
-                "last_desired": epoch.desired,
-                "gap": gap.absolute,
-                "relative_gap": gap.relative,
-                "future_mean": gap.mean,
-                "support": (policy != 0).sum(1),
-                "idle": (instant <= 0).sum(1),
-                "idle_without_weight": ((instant <= 0) & (policy == 0)).sum(1),
-                "learned_counts": _learned_weights(task, epoch),
-                "heat_map_examples": contributors,
-                "heat_map": policy[:EARLY_STEPS, contributors].T.contiguous(),
+    def of_each(self, epoch: Epoch) -> tuple[dict[str, float], dict[str, Tensor]]:
+        desired = similarity(contributions(self.task, epoch.process), epoch.policy)
+        return {"desired_similarity": float(desired.nanmean())}, {}
+
+    def of_last(self, epoch: Epoch, instant: Tensor) -> dict[str, Tensor]:
+        positive = (instant[:EARLY_STEPS] > 0).all(0)
+        contributors = positive.nonzero()[:HEAT_MAP_ROWS, 0]
+        return {
+            "learned_counts": self._learned_weights(epoch.policy, epoch.process.states[:-1]),
+            "heat_map_examples": contributors,
+            "heat_map": epoch.policy[:EARLY_STEPS, contributors].T.contiguous(),
+        } | self._sparse(epoch, instant)
+
+    def _sparse(self, epoch: Epoch, instant: Tensor) -> dict[str, Tensor]:
+        """Measures of other policies with the same process, at some of the steps."""
+        if self.sparse_every == 0:
+            return {}
+        steps = torch.arange(0, len(instant), self.sparse_every)
+        here, states = instant[steps], epoch.process.states[steps]
+        found = {"sparse_steps": steps, "sparse_idle": (here <= 0).sum(1)}
+        for objective in OBJECTIVES:
+            policy = sparsify(
+                self.task,
+                epoch.policy,
+                epoch.process,
+                objective=objective,
+                examples=self.task.test,
+                steps=steps,
+            )
+            found |= {
+                f"{objective}_support": support(policy).sum(1),
+                f"{objective}_similarity": similarity(here, policy),
+                f"{objective}_idle_without_weight": ((here <= 0) & ~support(policy)).sum(1),
+                f"{objective}_learned_counts": self._learned_weights(policy, states),
             }
+        return found
+
+    def _learned_weights(self, policy: Tensor, states: Tensor) -> Tensor:
+        """Counts over bins of γ_{n,t}/max_n γ_{n,t} for the (n, t) with loss < 1e-6 (Fig. 9)."""
+        counts = torch.zeros(BINS, dtype=torch.int64)
+        # a loss below this is a margin above -log(expm1(LEARNED))
+        margin = -float(np.log(np.expm1(LEARNED)))
+        for weights, theta in zip(policy, states, strict=True):
+            learned = self.task.training.signed @ theta > margin
+            share = (weights[learned] / weights.max()).cpu().double()
+            counts += torch.histc(share, bins=BINS, min=0, max=1).long()
+        return counts
 
 
-def compute(
-    config: PerceptronConfig, *, progress: bool = False, checkpoint: Path | None = None
-) -> dict[str, np.ndarray]:
-    """Run the search and measure it.
+_PRINTED = {"initialisation": "linear", "desired_size": 512}
+_NOISE = {percent: _PRINTED | {"label_noise": percent / 100} for percent in (3, 20)}
+_SMALL = {"steps": 500, "size": 1024}
+_OPTIMUM = {"method": "two-stage", "epochs": 300, "measure_every": 10, "sparse_every": 20}
+_DECAY = {"objective": "mean", "schedule": "linear", "step_size": 1e-3}
 
-    Contributions, SIM_t and the shares of zero weights are taken on the test
-    examples, as the paper takes all its measures; those whose name begins with
-    ``desired_`` on the desired examples that the policy was optimised on.
-
-    Args:
-        config: the experiment.
-        progress: show a progress bar.
-        checkpoint: see :func:`llbook.optimal.search.search`.
-
-    Returns:
-        ``curve_epochs`` (E,) and ``curve_steps`` (T + 1,), the epochs and steps of the
-        curves; ``history_*`` (E,): a column per key of :attr:`llbook.optimal.search.Search.history`
-        and of the measures here; ``test_curves``, ``similarity``,
-        ``future_similarity`` (E, T + 1 or T): one row per measured epoch;
-        ``first_desired``, ``last_desired`` (T + 1,); ``gap``, ``relative_gap``,
-        ``future_mean``, ``support`` (T,) of the last policy; ``idle`` and
-        ``idle_without_weight`` (T,): how many examples have CT ≤ 0, and how many of
-        them γ = 0; ``learned_counts``
-        (BINS,): how many (n, t) with loss < 1e-6 have γ_{n,t}/max_n γ_{n,t} in
-        each of equal bins of [0, 1]; ``heat_map`` (rows, steps): γ of the
-        examples whose contribution is positive throughout the early steps, and
-        ``heat_map_examples``, which they are.
-    """
-    task = build_task(config)
-    measure = _Measure(task, config)
-    search(
-        task,
-        config.training.steps,
-        epochs=config.search.epochs,
-        step_size=config.search.step_size,
-        schedule=config.search.schedule,
-        objective=config.search.objective,
-        measure_every=config.search.measure_every,
-        callback=measure,
-        progress=progress,
-        checkpoint=checkpoint,
-    )
-    arrays = measure.arrays()
-    return arrays | {
-        "curve_epochs": arrays["history_epoch"],
-        "curve_steps": np.arange(config.training.steps + 1),
-    }
-
-
-def recorded_configs() -> dict[str, PerceptronConfig]:
-    """Record name → configuration, every recorded setting at every seed."""
-    return {
-        f"perceptron-{name}-seed{seed}": PerceptronConfig.from_flat(changes | {"seed": seed})
-        for name, changes in RECORDED.items()
-        for seed in SEEDS
-    }
-
-
-def perceptron_run(config: PerceptronConfig, *, progress: bool = False) -> Run:
-    """The run of a configuration, from the run store where it is already there.
-
-    An interrupted search goes on from its last epoch.
-    """
-    return default_store().load_or_compute(
-        "perceptron",
-        config.model_dump(),
-        lambda path: compute(config, progress=progress, checkpoint=path),
-        CODE,
-        resumable=True,
-    )
-
-
-def write_records(names: Iterable[str] | None = None, *, progress: bool = True) -> None:
-    """Make records anew: all of :func:`recorded_configs`, or those named.
-
-    Each takes minutes; those already in the run store are only written out.
-    """
-    configs = recorded_configs()
-    for name in configs if names is None else names:
-        run = perceptron_run(configs[name], progress=progress)
-        save_record(replace(run, arrays=condense(run.arrays)), record_path(name))
-
-
-def load_records(*, recompute: bool = False) -> dict[str, list[Run]]:
-    """The recorded runs of every setting, in the order of their seeds.
-
-    Args:
-        recompute: run each of them anew (or take it from the run store) instead of
-            reading ``book/records``; hours on a CPU.
-    """
-    configs = recorded_configs()
-
-    def one(name: str) -> Run:
-        if not recompute:
-            return load_record(record_path(name))
-        run = perceptron_run(configs[name], progress=True)
-        return replace(run, arrays=condense(run.arrays))
-
-    return {
-        setting: [one(f"perceptron-{setting}-seed{seed}") for seed in SEEDS] for setting in RECORDED
-    }
-
-
-def condense(
-    arrays: dict[str, np.ndarray], *, policies: int = 11, points: int = 500
-) -> dict[str, np.ndarray]:
-    """The arrays of a run as a record keeps them: fewer curves, fewer steps, no policy.
-
-    Args:
-        arrays: what :func:`compute` returned.
-        policies: how many measured epochs keep their curves, first and last among them.
-        points: into how many equal stretches the steps of a curve are cut.
-    """
-    kept = {
-        name: array for name, array in arrays.items() if not name.startswith(("heat_map", "idle"))
-    }
-    steps = arrays["curve_steps"]
-    columns = np.unique(np.linspace(0, len(steps) - 1, points + 1).round().astype(int))
-    rows = np.unique(np.linspace(0, len(arrays["curve_epochs"]) - 1, policies).round().astype(int))
-    kept["curve_epochs"] = arrays["curve_epochs"][rows]
-    kept["curve_steps"] = steps[columns]
-    kept["test_curves"] = arrays["test_curves"][np.ix_(rows, columns)]
-    for name in ("similarity", "future_similarity"):
-        kept[name] = arrays[name][np.ix_(rows, columns[:-1])]
-    for name in ("first_desired", "last_desired"):
-        kept[name] = arrays[name][columns]
-    for name in ("gap", "relative_gap", "future_mean", "support"):
-        kept[name] = arrays[name][columns[:-1]]
-    return kept
-
-
-def _learned_weights(task: Perceptron, epoch: Epoch) -> Tensor:
-    """Counts over bins of γ_{n,t}/max_n γ_{n,t} for the (n, t) with loss < 1e-6 (Fig. 9)."""
-    counts = torch.zeros(BINS, dtype=torch.int64)
-    # a loss below this is a margin above -log(expm1(LEARNED))
-    margin = -float(np.log(np.expm1(LEARNED)))
-    for weights, theta in zip(epoch.policy, epoch.process.states[:-1], strict=True):
-        learned = task.training.signed @ theta > margin
-        share = (weights[learned] / weights.max()).cpu().double()
-        counts += torch.histc(share, bins=BINS, min=0, max=1).long()
-    return counts
-
-
-def _early_contributors(instant: Tensor) -> Tensor:
-    """Examples whose contribution is positive at each of the first steps, at most 2048."""
-    positive = (instant[:EARLY_STEPS] > 0).all(0)
-    return positive.nonzero()[:HEAT_MAP_ROWS, 0]
+PERCEPTRON = Experiment(
+    name="perceptron",
+    config=PerceptronConfig,
+    build=build_task,
+    measure=PerceptronMeasures,
+    code=("llbook.data.teacher", "llbook.tasks.perceptron", "llbook.experiments.perceptron"),
+    recorded={
+        "headline": Recorded(),
+        "as-printed": Recorded(_PRINTED),
+        "normal-512": Recorded({"desired_size": 512}),
+        "linear-4096": Recorded({"initialisation": "linear"}),
+        "noise-3-linear-512": Recorded(_NOISE[3]),
+        "noise-20-linear-512": Recorded(_NOISE[20]),
+        "large-step-headline": Recorded({"step_size": 2e-5}),
+        "decay-headline": Recorded(_DECAY),
+        "decay-as-printed": Recorded(_PRINTED | _DECAY),
+        "optimum-headline": Recorded(_OPTIMUM | {"epochs": 600, "measure_every": 20}),
+        "optimum-as-printed": Recorded(_OPTIMUM | _PRINTED),
+        "optimum-normal-512": Recorded(_OPTIMUM | {"desired_size": 512}),
+        "optimum-linear-4096": Recorded(_OPTIMUM | {"initialisation": "linear"}),
+        "optimum-noise-3-linear-512": Recorded(_OPTIMUM | _NOISE[3]),
+        "optimum-noise-20-linear-512": Recorded(_OPTIMUM | _NOISE[20]),
+        **{
+            f"{method}-headline": Recorded(
+                {"method": method, "epochs": 300, "measure_every": 10}, seeds=(0,)
+            )
+            for method in ("spectral", "mirror")
+        },
+        "mirror-equal-headline": Recorded(
+            {"method": "mirror", "start": "equal", "epochs": 300, "measure_every": 10}, seeds=(0,)
+        ),
+    },
+    sweeps={
+        "starts": [
+            _SMALL | _OPTIMUM | {"epochs": 600, "start": start, "rate": rate, "sparse_every": 0}
+            for start in ("equal", "greedy", "static")
+            for rate in (0.15, 0.2, 0.3, 0.5)
+        ],
+        "desired": [
+            _SMALL | _OPTIMUM | {"desired_size": size, "seed": seed, "sparse_every": 0}
+            for size in (128, 256, 512, 1024, 2048, 4096, 8192)
+            for seed in (0, 1, 2)
+        ],
+    },
+)
+perceptron_run = PERCEPTRON.run
+load_records = PERCEPTRON.load_records

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from llbook.tasks.perceptron import Perceptron
 from llbook.tasks.task import Task
 
 __all__ = [
@@ -27,6 +26,7 @@ __all__ = [
     "first_order_gap",
     "future_contributions",
     "similarity",
+    "support",
     "zero_weight_share",
 ]
 
@@ -42,21 +42,7 @@ def contributions(task: Task, process: Any, *, examples: Any = None) -> Tensor:
         examples: the set whose mean loss is L; the desired set unless given.
     """
     examples = task.desired if examples is None else examples
-    if isinstance(task, Perceptron):
-        states = process.trajectory[:-1]
-        slopes = task.trajectory_gradients(states, examples)
-        signed = task.training.signed
-        result = states.new_empty(len(states), task.size)
-        for rows, at, along in zip(
-            result.split(BLOCK), states.split(BLOCK), slopes.split(BLOCK), strict=True
-        ):
-            torch.sigmoid_(torch.mm(at, signed.T, out=rows).neg_()).mul_(along @ signed.T).neg_()
-        return result
-    result = task.initial.new_empty(process.steps, task.size)
-    for t, row in enumerate(result):
-        theta = process.trajectory[t]
-        row.copy_(task.directional_derivatives(theta, task.mean_gradient(theta, examples)[1]))
-    return task.gather(result)
+    return task.gather(task.contributions(process.trajectory, examples))
 
 
 def future_contributions(task: Task, gradient: Tensor) -> Tensor:
@@ -72,11 +58,24 @@ def _check(contribution: Tensor, policy: Tensor) -> None:
         )
 
 
+def support(policy: Tensor) -> Tensor:
+    """Which weights are more than rounding: γ_{n,t} > ε max_m γ_{m,t}, shape (T, N), boolean.
+
+    ε is the relative spacing of the policy's dtype (1.2e-7 in float32, 2.2e-16 in float64):
+    a weight below changes no sum that the largest one is part of. A policy of a mirror method has no
+    exact zeros. What is called *zero* in this book is a weight outside the support.
+
+    Several policies can have one process (see :func:`llbook.optimal.sparsify.sparsify`): the
+    support is the policy's, not the process's.
+    """
+    return policy > torch.finfo(policy.dtype).eps * policy.amax(-1, keepdim=True)
+
+
 def similarity(contribution: Tensor, policy: Tensor) -> Tensor:
     """SIM_t, how alike the contributions of the examples in use are (Eq. 7).
 
     The γ-weighted mean of the contributions over their standard deviation on
-    the support {n: γ_{n,t} ≠ 0}, deviations being taken about that mean. It
+    the support (:func:`support`), deviations being taken about that mean. It
     grows without bound as the contributions become equal.
 
     Args:
@@ -84,7 +83,7 @@ def similarity(contribution: Tensor, policy: Tensor) -> Tensor:
         policy: γ, shape (T, N).
 
     Returns:
-        Shape (T,); nan where fewer than two weights differ from zero, since a
+        Shape (T,); nan where the support has fewer than two examples, since a
         single example satisfies the law trivially.
 
     Raises:
@@ -99,10 +98,10 @@ def similarity(contribution: Tensor, policy: Tensor) -> Tensor:
 
 
 def _similarity(contribution: Tensor, policy: Tensor) -> Tensor:
-    support = policy != 0
-    members = support.sum(1)
+    used = support(policy)
+    members = used.sum(1)
     mean = (policy * contribution).sum(1)
-    spread = ((contribution - mean[:, None]) * support).square_().sum(1) / members
+    spread = ((contribution - mean[:, None]) * used).square_().sum(1) / members
     return torch.where(members >= 2, mean / spread.sqrt(), torch.nan)
 
 
@@ -141,7 +140,7 @@ def first_order_gap(future: Tensor, policy: Tensor) -> FirstOrderGap:
 
 
 def zero_weight_share(contribution: Tensor, policy: Tensor) -> float:
-    """Of the (n, t) with CT_{n,t} ≤ 0, the share with γ_{n,t} = 0 (property 4.1, Fig. 8).
+    """Of the (n, t) with CT_{n,t} ≤ 0, the share outside the support (property 4.1, Fig. 8).
 
     Returns:
         A share in [0, 1]; nan where no contribution is ≤ 0.
@@ -149,4 +148,4 @@ def zero_weight_share(contribution: Tensor, policy: Tensor) -> float:
     _check(contribution, policy)
     idle = contribution <= 0
     count = int(idle.sum())
-    return int((idle & (policy == 0)).sum()) / count if count else float("nan")
+    return int((idle & ~support(policy)).sum()) / count if count else float("nan")

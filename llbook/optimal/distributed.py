@@ -14,15 +14,16 @@ All processes take every step, in one order: whatever ends one of them ends the 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from llbook.optimal.simplex import project
+from llbook.tasks.identity import example_checksums
 from llbook.tasks.task import Task, Trajectory
 
 __all__ = ["Shared", "SharedTrajectory", "process_count", "share", "start", "stop", "told"]
@@ -187,8 +188,25 @@ class Shared(Task):
         """The columns of this process: (T, N) → (T, own)."""
         return whole[:, self._columns[self.rank]].contiguous()
 
-    def project(self, columns: Tensor) -> Tensor:
-        """Project whole rows onto the simplex, exactly: (T, own) → (T, own)."""
+    def identity(self, checksums: Callable[[Any], list[bytes]] = example_checksums) -> str:
+        """That of the whole task, however many processes share it."""
+
+        def whole(examples: Any) -> list[bytes]:
+            parts: list[Any] = [None] * self.processes
+            dist.all_gather_object(parts, checksums(examples))
+            return [checksum for part in parts for checksum in part]
+
+        return self._own.identity(whole)
+
+    @property
+    def trajectories(self) -> Mapping[str, Callable[[int], SharedTrajectory]]:
+        return {
+            place: partial(SharedTrajectory, self, host=place == "host")
+            for place in ("memory", "host")
+        }
+
+    def by_rows(self, function: Callable[[Tensor], Tensor], columns: Tensor) -> Tensor:
+        """Each process has T/R whole rows for a moment: (T, own) → (T, own)."""
         rows = [_stretch(len(columns), rank, self.processes) for rank in range(self.processes)]
         heights = [part.stop - part.start for part in rows]
         widths = [self._width(rank) for rank in range(self.processes)]
@@ -200,7 +218,7 @@ class Shared(Task):
         blocks = received.split(sizes_in)
         whole = torch.cat([b.view(height, w) for b, w in zip(blocks, widths, strict=True)], 1)
         if height:
-            whole = project(whole)
+            whole = function(whole)
         back = torch.cat([whole[:, part].flatten() for part in self._columns])
         result = torch.empty_like(columns)
         dist.all_to_all_single(result.view(-1), back, sizes_out, sizes_in)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from llbook.optimal import closed_form
-from llbook.optimal.distributed import Shared, SharedTrajectory
-from llbook.tasks.perceptron import Perceptron
+from llbook.optimal.distributed import SharedTrajectory
 from llbook.tasks.task import Task
 
 __all__ = [
@@ -187,11 +186,11 @@ def train(task: Task, policy: Tensor, *, trajectory: str = "memory") -> Process:
     if trajectory not in TRAJECTORIES:
         raise ValueError(f"trajectory must be one of {TRAJECTORIES}, got {trajectory!r}")
     policy = policy.detach()
-    states: Tensor | HostTrajectory | Replayed | SharedTrajectory
-    if isinstance(task, Perceptron):
-        states = closed_form.descend(task, policy)
-    elif isinstance(task, Shared) and trajectory != "checkpoints":
-        states = SharedTrajectory(task, len(policy), host=trajectory == "host")
+    states: Any
+    if (known := task.descend(policy)) is not None:
+        states = known
+    elif make := task.trajectories.get(trajectory):
+        states = make(len(policy))
         _descend(task, task.initial, policy, states.put)
     elif trajectory == "memory":
         states = task.initial.new_empty(len(policy) + 1, task.initial.numel())

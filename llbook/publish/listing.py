@@ -12,15 +12,11 @@ from typing import Any
 
 from filelock import Timeout
 
-from llbook.experiments.language_model import LanguageModelConfig
-from llbook.experiments.perceptron import PerceptronConfig
+from llbook.experiments.experiment import registry
 from llbook.publish.runner import executed_notebooks
 from llbook.runs.store import Entry, RunStore, changes
 
 __all__ = ["Prunable", "notebooks", "prunable", "show", "stored"]
-
-# The configurations whose defaults a run's parameters are held against.
-_CONFIGS = {"perceptron": PerceptronConfig, "language-model": LanguageModelConfig}
 
 
 def stored(build: Path) -> list[dict[str, Any]]:
@@ -171,9 +167,10 @@ def _remove_folder(folder: Path) -> str:
 
 
 def _changed(entry: Entry) -> list[str]:
-    if entry.kind not in _CONFIGS:
+    experiment = registry().get(entry.kind)
+    if experiment is None:
         return changes(entry.config, {})
-    defaults = _CONFIGS[entry.kind]().model_dump()
+    defaults = experiment.config().model_dump()
     return changes({k: v for k, v in entry.config.items() if k in defaults}, defaults)
 
 

@@ -16,7 +16,6 @@ from IPython.display import HTML
 from numpy.typing import NDArray
 
 from llbook.report.numbers import number, spread, values
-from llbook.report.study import Study
 from llbook.runs.store import Run
 
 __all__ = [
@@ -473,30 +472,32 @@ def stories_table(run: Arrays, indices: Sequence[int], texts: Sequence[str], tit
     )
 
 
-def study_rows(study: Study) -> tuple[list[str], list[list[str]]]:
-    """A study as a table: a line per setting; means over its seeds, and ranges of ΔAUC and AR."""
-    header = [*study.varied, "seeds", "AUC/T before → after", "ΔAUC (test)", "ΔAUC (desired)", "AR"]
+def study_rows(study: Run) -> tuple[list[str], list[list[str]]]:
+    """A recorded sweep, see :meth:`llbook.experiments.experiment.Experiment.sweep`, as a table."""
+    arrays, names = study.arrays, study_parameters(study)
+    header = [*names, "AUC/T before → after", "ΔAUC (test)", "ΔAUC (desired)", "AR"]
     rows = []
-    for settings, trials in study.cells():
-        names = [
-            f"{value:g}" if isinstance(value, float) else str(value) for value in settings.values()
-        ]
-        done = [trial for trial in trials if not trial.diverged]
-        cells = [*names, str(len(trials))]
-        if not done:
-            rows.append([*cells, "diverged", "–", "–", "–"])
+    for point, auc in enumerate(arrays["history_auc"]):
+        rows.append([f"{arrays[name][point]:g}" for name in names])
+        if np.isnan(auc).any():
+            rows[-1] += ["diverged", "–", "–", "–"]
             continue
-        lost = len(trials) - len(done)
-        rows.append(
-            [
-                *cells,
-                " → ".join(
-                    number(np.mean([trial.auc[i] for trial in done if trial.auc])) for i in (0, 1)
-                )
-                + (f"; {lost} diverged" if lost else ""),
-                per_cent([trial.change for trial in done]),
-                per_cent([trial.desired_change for trial in done]),
-                spread([float("nan") if trial.ar is None else trial.ar for trial in done]),
-            ]
-        )
+        falls = [study_change(study, name)[point] for name in ("auc", "desired_auc")]
+        rows[-1] += [
+            " → ".join(map(number, auc)),
+            *(per_cent([fall]) for fall in falls),
+            spread([arrays["history_ar"][point, 1]]),
+        ]
     return header, rows
+
+
+def study_parameters(study: Run) -> list[str]:
+    """The parameters that differ between the points of a sweep."""
+    measures = ("history_", "seconds")
+    return [name for name in study.arrays if not name.startswith(measures)]
+
+
+def study_change(study: Run, measure: str) -> NDArray[np.float64]:
+    """Relative change of a measure by the search, for each point of a sweep; nan where it diverged."""
+    before, after = study.arrays[f"history_{measure}"].T
+    return np.asarray(after / before - 1)

@@ -9,12 +9,14 @@ on the margin a·θ alone:
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from llbook.data.teacher import Labelled
+from llbook.tasks import closed_form
 from llbook.tasks.task import Task
 
 __all__ = ["Perceptron", "SignedInputs", "initial_parameters"]
@@ -95,8 +97,36 @@ class Perceptron(Task):
         # PyTorch's softplus is linear from 20 on, and its derivative off by 2e-9 there
         return -logsigmoid(examples.signed @ theta)
 
+    def example_gradients(self, theta: Tensor) -> Tensor:
+        signed = self.training.signed
+        return -torch.sigmoid(-(signed @ theta))[:, None] * signed
+
+    def directional_derivatives(self, theta: Tensor, direction: Tensor) -> Tensor:
+        signed = self.training.signed
+        return -torch.sigmoid(-(signed @ theta)) * (signed @ direction)
+
     # Rows go through in blocks: the intermediate (rows, n) matrices stay in the
     # cache, and a long trajectory costs no more memory than a short one.
+
+    def descend(self, policy: Tensor) -> Tensor:
+        return closed_form.descend(self.training.signed, self.initial, self.learning_rate, policy)
+
+    def adjoint(self, policy: Tensor, trajectory: Any) -> tuple[Tensor, Tensor]:
+        losses, slopes = self._trajectory_values(trajectory, self.desired)
+        gradient = closed_form.adjoint_sweep(
+            self.training.signed, self.learning_rate, policy, trajectory, slopes
+        )
+        return gradient, losses[1:]
+
+    def contributions(self, trajectory: Tensor, examples: SignedInputs) -> Tensor:
+        states, signed = trajectory[:-1], self.training.signed
+        slopes = self.trajectory_gradients(states, examples)
+        result = states.new_empty(len(states), self.size)
+        for rows, at, along in zip(
+            result.split(BLOCK), states.split(BLOCK), slopes.split(BLOCK), strict=True
+        ):
+            torch.sigmoid_(torch.mm(at, signed.T, out=rows).neg_()).mul_(along @ signed.T).neg_()
+        return result
 
     # all of θ_0 … θ_T in one tensor
     def trajectory_losses(  # type: ignore[override]
@@ -109,12 +139,18 @@ class Perceptron(Task):
     def trajectory_gradients(  # type: ignore[override]
         self, trajectory: Tensor, examples: SignedInputs
     ) -> Tensor:
-        return torch.cat(
-            [
-                (torch.sigmoid_((rows @ examples.signed.T).neg_()) @ examples.signed)
-                for rows in trajectory.split(BLOCK)
-            ]
-        ).div_(-len(examples))
+        return self._trajectory_values(trajectory, examples)[1]
+
+    def _trajectory_values(
+        self, trajectory: Tensor, examples: SignedInputs
+    ) -> tuple[Tensor, Tensor]:
+        """Mean losses (S,) and their gradients (S, D), from one product with the inputs."""
+        losses, slopes = [], []
+        for rows in trajectory.split(BLOCK):
+            margins = rows @ examples.signed.T
+            losses.append(-logsigmoid(margins).mean(1))
+            slopes.append(torch.sigmoid_(margins.neg_()) @ examples.signed)
+        return torch.cat(losses), torch.cat(slopes).div_(-len(examples))
 
 
 def initial_parameters(

@@ -8,13 +8,17 @@ overrides what it can do faster.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.func import grad, grad_and_value, jvp, vjp
+from torch.func import grad, grad_and_value, jacfwd, jvp, vjp
+
+from llbook.tasks.identity import example_checksums, facts
 
 __all__ = ["Task", "Trajectory"]
 
@@ -95,6 +99,10 @@ class Task(ABC):
         """direction·∇l(x_n, θ) for every training example, shape (N,)."""
         return jvp(lambda p: self.losses(p, self.training), (theta,), (direction,))[1]
 
+    def example_gradients(self, theta: Tensor) -> Tensor:
+        """∇l(x_n, θ) of every training example, shape (N, P): for small P."""
+        return jacfwd(lambda p: self.losses(p, self.training))(theta)
+
     def costate_products(
         self, theta: Tensor, weights: Tensor, costate: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -113,6 +121,43 @@ class Task(ABC):
 
         slopes, pull = vjp(directional, theta)  # type: ignore[misc]  # three only with an aux
         return slopes, pull(weights)[0]
+
+    def identity(self, checksums: Callable[[Any], list[bytes]] = example_checksums) -> str:
+        """SHA-256 over all that makes the task what it is: its examples, θ_0, η, its settings.
+
+        Args:
+            checksums: one per example of a whole set; a shared task gathers them.
+        """
+        sets = {name: checksums(getattr(self, name)) for name in ("training", "desired", "test")}
+        rest = {name: value for name, value in vars(self).items() if name not in sets}
+        known = json.dumps([type(self).__qualname__, facts(rest)], sort_keys=True).encode()
+        digests = (hashlib.sha256(b"".join(digests)).digest() for digests in sets.values())
+        return hashlib.sha256(b"".join([known, *digests])).hexdigest()
+
+    def by_rows(self, function: Callable[[Tensor], Tensor], columns: Tensor) -> Tensor:
+        """``function`` of the whole rows, given and returned as the columns of this process."""
+        return function(columns)
+
+    @property
+    def trajectories(self) -> Mapping[str, Callable[[int], Any]]:
+        """Places of θ_0 … θ_T that the task has instead of the usual ones: name → (steps → states)."""
+        return {}
+
+    def descend(self, policy: Tensor) -> Tensor | None:
+        """θ_0 … θ_T under a policy (T, N), shape (T + 1, P); None without a faster way than by steps."""
+        return None
+
+    def adjoint(self, policy: Tensor, trajectory: Any) -> tuple[Tensor, Tensor] | None:
+        """∂J/∂γ, shape (T, N), and L_dsr(θ_1) … L_dsr(θ_T); None without a closed form."""
+        return None
+
+    def contributions(self, trajectory: Any, examples: Any) -> Tensor:
+        """CT_{n,t} of Eq. 5 with L the mean loss over ``examples``, for t = 0..T-1, shape (T, size)."""
+        result = self.initial.new_empty(len(trajectory) - 1, self.size)
+        for t, row in enumerate(result):
+            theta = trajectory[t]
+            row.copy_(self.directional_derivatives(theta, self.mean_gradient(theta, examples)[1]))
+        return result
 
     def trajectory_losses(self, trajectory: Trajectory, examples: Any) -> Tensor:
         """Mean loss in nats at each θ of ``trajectory``, S of them, shape (S,)."""

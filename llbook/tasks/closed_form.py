@@ -1,4 +1,4 @@
-"""Forward and adjoint sweeps of a perceptron, from its closed forms.
+"""Forward and adjoint sweeps over signed inputs, from the closed forms of the logistic loss.
 
 Both sweeps walk over the signed inputs a_n once a step: on a CPU a compiled
 kernel reads a_n, takes its product with θ or λ and adds its share to the sum
@@ -18,8 +18,6 @@ import numpy as np
 import torch
 from numba import get_num_threads, njit, prange, set_num_threads
 from torch import Tensor
-
-from llbook.tasks.perceptron import Perceptron
 
 __all__ = ["adjoint_sweep", "descend"]
 
@@ -44,11 +42,17 @@ def _on_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def descend(task: Perceptron, policy: Tensor) -> Tensor:
-    """θ_0 … θ_T of Eq. 1, shape (T + 1, D), for a policy (T, N)."""
-    signed, eta = task.training.signed, task.learning_rate
-    trajectory = policy.new_empty(len(policy) + 1, len(task.initial))
-    trajectory[0] = task.initial
+def descend(signed: Tensor, initial: Tensor, eta: float, policy: Tensor) -> Tensor:
+    """θ_0 … θ_T of Eq. 1, shape (T + 1, D).
+
+    Args:
+        signed: a_n = y_n z_n, shape (N, D).
+        initial: θ_0, shape (D,).
+        eta: η.
+        policy: γ, shape (T, N).
+    """
+    trajectory = policy.new_empty(len(policy) + 1, len(initial))
+    trajectory[0] = initial
     if _on_cpu(policy):
         inputs = signed.numpy()
         weights = policy.contiguous().numpy()
@@ -62,14 +66,14 @@ def descend(task: Perceptron, policy: Tensor) -> Tensor:
     return trajectory
 
 
-def adjoint_sweep(task: Perceptron, policy: Tensor, trajectory: Tensor) -> Tensor:
+def adjoint_sweep(
+    signed: Tensor, eta: float, policy: Tensor, trajectory: Tensor, slopes: Tensor
+) -> Tensor:
     """∂J/∂γ of shape (T, N) by the backward recursion of Eq. 22.
 
-    With s_n = σ(-a_n·θ_t) and u_n = a_n·λ_{t+1}: ∂J/∂γ_{n,t} = η s_n u_n, and
+    ``trajectory`` and ``slopes``, ∇L_dsr(θ_0) … ∇L_dsr(θ_T), have shape (T + 1, D). With s_n = σ(-a_n·θ_t) and u_n = a_n·λ_{t+1}: ∂J/∂γ_{n,t} = η s_n u_n, and
     H_t λ_{t+1} = Σ_n γ_{n,t} s_n (1 - s_n) u_n a_n.
     """
-    signed, eta = task.training.signed, task.learning_rate
-    slopes = task.trajectory_gradients(trajectory, task.desired)
     # overwritten in place: s goes in, ∂J/∂γ comes out
     gradient = torch.sigmoid_((trajectory[:-1] @ signed.T).neg_())
     if _on_cpu(policy):
