@@ -21,6 +21,7 @@ __all__ = [
     "identity_terms",
     "influence",
     "law_drawing",
+    "many_points",
     "pair_law",
     "rotation",
     "similarity_against_ratio",
@@ -206,20 +207,18 @@ def water(times: np.ndarray, level: np.ndarray, values: np.ndarray, policy: np.n
 
 
 def pair_law(
-    times: np.ndarray, differences: np.ndarray, brackets: np.ndarray, three: np.ndarray
+    times: np.ndarray, differences: np.ndarray, brackets: np.ndarray, three: tuple[float, float]
 ) -> Figure:
     """CT_i - CT_j, lines, and b_ij, open markers, of the pairs among three examples in use.
 
     Args:
         times: middles of the intervals, shape (M,).
         differences, brackets: nan for pairs not in use, shape (M, 3, 3).
-        three: where all three share, shape (M,).
+        three: when all three share, from and to.
     """
     figure, axes = style.subplots(figsize=(6.4, 4.2))
     axes.axhline(0, color="#888888", linewidth=0.8)
-    if three.any():
-        half = (times[1] - times[0]) / 2
-        axes.axvspan(times[three][0] - half, times[three][-1] + half, color="#eeeeee", zorder=0)
+    axes.axvspan(*three, color="#eeeeee", zorder=0)
     for k, (i, j) in enumerate(((0, 1), (1, 2), (2, 0))):
         pair = f"{i + 1}, {j + 1}"
         axes.plot(
@@ -238,7 +237,7 @@ def pair_law(
             markerfacecolor="none",
             label=f"bracket {pair}",
         )
-    axes.set(xlabel="time", ylabel="nats per time")
+    axes.set(xlabel="time", ylabel="difference / mean contribution")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
@@ -264,12 +263,10 @@ def rotation(
     axes.axvline(limit, color="#888888", linewidth=1, linestyle="--")
     axes.annotate(
         "the grid's limit",
-        (limit, 0.96),
+        (limit, 0.05),
         xycoords=("data", "axes fraction"),
-        xytext=(-5, 0),
+        xytext=(5, 0),
         textcoords="offset points",
-        ha="right",
-        va="top",
     )
     mean = (forward + backward) / 2
     for sign, values, name, k in ((1, forward, "one way", 0), (-1, backward, "the other", 1)):
@@ -294,9 +291,14 @@ def budget(
     figure, (left, right) = style.subplots(1, 2, figsize=(7.4, 3.3))
     edges = step * np.arange(len(price) + 1)
     for (count, weight), dash, colour in zip(spent.items(), _DASHES, _PALETTE, strict=False):
-        name = f"{count} gradient{'s' * (count > 1)}"
         left.stairs(
-            weight, edges, baseline=None, linestyle=dash, linewidth=1.8, color=colour, label=name
+            weight,
+            edges,
+            baseline=None,
+            linestyle=dash,
+            linewidth=1.8,
+            color=colour,
+            label=f"{count} gradients",
         )
     left.set(xlabel="time", ylabel="budget spent, Σγ", ylim=(-0.03, 1.05))
     left.legend(loc="center right")
@@ -319,6 +321,23 @@ def influence(
     right.plot(ends, ends, color="black", linewidth=1, linestyle=(0, (1, 2)))
     right.plot(predicted, retrained, "o", color=_PALETTE[1], markersize=4.5)
     right.set(xlabel="predicted, G·H⁻¹g / N (nats)", ylabel="retrained without it (nats)")
+    return figure
+
+
+def many_points(areas: np.ndarray, eigenvalues: np.ndarray) -> Figure:
+    """Areas of first-order points from several starts; the reduced Hessian's spectrum at the best.
+
+    Args:
+        areas: ηJ, one a start, shape (S,).
+        eigenvalues: shape (F,).
+    """
+    figure, (left, right) = style.subplots(1, 2, figsize=(7.4, 3.3))
+    left.hist(areas, bins=max(4, len(areas) // 2), color=_PALETTE[0], edgecolor="white")
+    left.set(xlabel="area ηJ", ylabel="starts")
+    left.locator_params(axis="x", nbins=4)
+    left.ticklabel_format(useOffset=False)
+    right.semilogy(np.arange(1, len(eigenvalues) + 1), eigenvalues, "o", color=_PALETTE[1])
+    right.set(xlabel="number", ylabel="eigenvalue of the reduced Hessian")
     return figure
 
 

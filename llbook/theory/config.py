@@ -38,7 +38,7 @@ class MaximumPrincipleConfig(Parameters):
     desired_size: int = Field(256, ge=1, le=2**16, description="K, desired examples")
     label_noise: float = Field(0.2, ge=0, le=0.5, description="share of training labels flipped")
     horizon: float = Field(10.0, gt=0, le=100, description="T of the flow whose budget is free")
-    intervals: int = Field(50, ge=4, le=600, description="M, intervals of its policy")
+    intervals: int = Field(40, ge=4, le=600, description="M, intervals of its policy")
     removals: int = Field(
         60, ge=4, le=1000, description="N, examples of which each is left out once"
     )

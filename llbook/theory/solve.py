@@ -24,6 +24,8 @@ __all__ = ["Solution", "euler_objective", "first_order_point", "reduced_hessian"
 
 Objective = Callable[[Tensor], tuple[float, Tensor]]
 
+ROUNDING = 1e-12  # a weight below is what rounding left, and would pass for one in use
+
 
 class Solution(NamedTuple):
     """A policy and its certificate.
@@ -149,7 +151,10 @@ def solve(
             if polished is not None and polished.objective <= value:
                 current = point = polished.policy
                 slope, momentum = polished.gradient, 1.0
-    return best._replace(iterations=spent)
+    policy = torch.where(best.policy > ROUNDING, best.policy, 0)
+    policy /= policy.sum(1, keepdim=True)
+    value, gradient = objective(policy)
+    return Solution(policy, value, gradient, _gap(policy, gradient), spent + 1)
 
 
 def first_order_point(
@@ -182,7 +187,7 @@ def _newton(
         if len(rows) == 0:
             break
         reduced = gradient[rows, columns] - gradient[rows, heads]
-        values, vectors = torch.linalg.eigh(reduced_hessian(objective, policy))
+        values, vectors = torch.linalg.eigh(reduced_hessian(objective, policy, gradient=gradient))
         # absolute values: downhill also along directions of negative curvature
         values = values.abs().clamp_(min=1e-13 * float(values.abs().max()))
         step = -vectors @ ((vectors.T @ reduced) / values)
@@ -206,38 +211,48 @@ def _newton(
     return best
 
 
-def reduced_hessian(objective: Objective, policy: Tensor, *, width: float = 1e-6) -> Tensor:
+def reduced_hessian(
+    objective: Objective, policy: Tensor, *, gradient: Tensor | None = None, width: float = 1e-6
+) -> Tensor:
     """The Hessian of J along moves of weight among the examples in use at one step.
 
     In each row with two or more weights in use, each of them but the largest is a
     coordinate; the largest makes up for its moves, so that the row stays on the
-    simplex. By central differences of gradients.
+    simplex. From differences of gradients.
 
     Args:
         objective: γ ↦ (J, ∂J/∂γ), defined near the simplices as well as on them.
         policy: γ, shape (T, N), float64.
+        gradient: ∂J/∂γ there, for one-sided differences at half the price; central
+            ones unless given.
         width: of the differences.
 
     Returns:
         A symmetric matrix, shape (F, F); F is zero if each step uses one example.
     """
     rows, columns, heads = _free(policy)
+
+    def slope(at: Tensor) -> Tensor:
+        return at[rows, columns] - at[rows, heads]
+
+    def moved(i: int, by: float) -> Tensor:
+        beside = policy.clone()
+        beside[rows[i], columns[i]] += by
+        beside[rows[i], heads[i]] -= by
+        return slope(objective(beside)[1])
+
     hessian = torch.empty(len(rows), len(rows), dtype=policy.dtype)
     for i in range(len(rows)):
-        slopes = []
-        for move in (width, -width):
-            moved = policy.clone()
-            moved[rows[i], columns[i]] += move
-            moved[rows[i], heads[i]] -= move
-            _, at = objective(moved)
-            slopes.append(at[rows, columns] - at[rows, heads])
-        hessian[i] = (slopes[0] - slopes[1]) / (2 * width)
+        if gradient is None:
+            hessian[i] = (moved(i, width) - moved(i, -width)) / (2 * width)
+        else:
+            hessian[i] = (moved(i, width) - slope(gradient)) / width
     return (hessian + hessian.T) / 2
 
 
 def _free(policy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The weights that may move, and in each one's row the largest, which makes up for it."""
-    used = policy > 0
+    used = policy > ROUNDING
     used[used.sum(1) < 2] = False
     rows, columns = used.nonzero(as_tuple=True)
     heads = policy.argmax(1)[rows]
