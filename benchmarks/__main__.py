@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-
-import llbook
 
 
 @click.command()
@@ -26,7 +21,8 @@ import llbook
 def main(parts: tuple[str, ...], device: str, output: Path) -> None:
     """Measure the PARTS named, or all of them."""
     from benchmarks.suite import ON_A_CPU, PARTS
-    from llbook.runs.store import commit, device_name, versions
+    from llbook.runs.files import write_json
+    from llbook.runs.provenance import LIBRARIES, provenance
 
     if unknown := [part for part in parts if part not in PARTS]:
         raise click.BadParameter(
@@ -39,18 +35,13 @@ def main(parts: tuple[str, ...], device: str, output: Path) -> None:
             param_hint="PARTS",
         )
     began = time.perf_counter()
-    results = {
-        "llbook": llbook.__version__,
-        "commit": commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": device_name(device),
-        "python": platform.python_version(),
-        "versions": versions(("torch", "numpy", "numba", "cvxpy", "osqp")),
+    facts = provenance(device, (*LIBRARIES, "cvxpy", "osqp"))
+    results = facts | {
+        "commit": {name: facts[name] for name in ("commit", "dirty")},
+        "machine": facts["device"],
         "parts": {},
     }
     chosen = parts or [part for part in PARTS if device == "cpu" or part not in ON_A_CPU]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    fresh = output.with_name(f"{output.name}.new")
     for part in chosen:
         start = time.perf_counter()
         results["parts"][part] = PARTS[part](device)
@@ -59,8 +50,7 @@ def main(parts: tuple[str, ...], device: str, output: Path) -> None:
             click.echo(f"  {line}")
         # after each part: a later one that fails, or is stopped, takes nothing with it
         results["seconds"] = time.perf_counter() - began
-        fresh.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        fresh.replace(output)
+        write_json(output, results)
     click.echo(f"{output} ({results['seconds']:.0f} s in all)")
 
 

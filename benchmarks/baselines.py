@@ -32,9 +32,9 @@ from torch.nn.functional import logsigmoid
 from benchmarks.floors import wait
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import Process
+from llbook.tasks.language import Transformer
 from llbook.tasks.perceptron import Perceptron
 from llbook.tasks.task import Task
-from llbook.tasks.transformer import Transformer
 
 __all__ = [
     "PHASES",

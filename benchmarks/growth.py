@@ -23,9 +23,10 @@ from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.search import search
 from llbook.optimal.simplex import project
-from llbook.runs.store import cores
+from llbook.runs.provenance import cores
+from llbook.tasks.language import Transformer
 from llbook.tasks.task import Task
-from llbook.tasks.transformer import Architecture, Transformer, initial_parameters
+from llbook.tasks.transformer import Architecture, initial_parameters
 
 __all__ = ["fit_line", "measure", "several_seeds", "transformer"]
 

@@ -25,7 +25,7 @@ from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.search import search
 from llbook.optimal.simplex import project
-from llbook.tasks.transformer import Transformer
+from llbook.tasks.language import Transformer
 
 __all__ = ["ON_A_CPU", "PARTS", "error"]
 

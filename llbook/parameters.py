@@ -10,21 +10,28 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Mapping
-from typing import Any, Literal, Self, get_args, get_origin
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 __all__ = [
+    "FileName",
     "ParameterError",
     "Parameters",
     "Section",
     "allowed",
     "check_parameters",
     "from_notebook",
+    "is_file",
     "limits",
+    "nearest",
 ]
+
+
+FileName = Annotated[str, Field(json_schema_extra={"format": "path"})]
+"""The name of a file; empty where there is none."""
 
 
 class ParameterError(ValueError):
@@ -128,6 +135,11 @@ def limits(field: FieldInfo) -> str:
     return ", ".join(phrases)
 
 
+def is_file(field: FieldInfo) -> bool:
+    """Whether a field is a :data:`FileName`."""
+    return field.json_schema_extra == {"format": "path"}
+
+
 def allowed(field: FieldInfo) -> str:
     """What a field accepts, in words: ``"an integer, 1 to 1,048,576"``."""
     if get_origin(field.annotation) is Literal:
@@ -143,11 +155,16 @@ def allowed(field: FieldInfo) -> str:
 
 def check_parameters(given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
     """Raise :class:`ParameterError` for a name that is not known, with the nearest one."""
-    for name in given:
+    for name, value in given.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-            raise ParameterError(f"unknown parameter {name!r} (value {given[name]!r}){hint}")
+            hint = nearest(name, known)
+            raise ParameterError(f"unknown parameter {name!r} (value {value!r}); {hint}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What may have been meant by a name: ``"did you mean 'seed'?"``, or all that are known."""
+    near = difflib.get_close_matches(name, known := list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
 
 
 def from_notebook(

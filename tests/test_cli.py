@@ -12,8 +12,10 @@ import termios
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
+import click
 import nbformat
 import numpy as np
 import pytest
@@ -24,9 +26,13 @@ from filelock import FileLock
 
 import llbook.cli
 from llbook.cli import main
-from llbook.parameters import Parameters
-from llbook.publish import runner
-from llbook.publish.profiles import overrides
+from llbook.parameters import ParameterError, Parameters
+from llbook.publish import listing, runner, tables
+from llbook.publish import schema as schemas
+from llbook.publish.profiles import PROFILES, overrides
+from llbook.publish.site import pages
+from llbook.runs.entries import entries
+from llbook.runs.run import write_run
 from llbook.runs.store import RunStore
 
 NOTEBOOK = """---
@@ -82,6 +88,7 @@ def toy(tmp_path, monkeypatch, build):
 def call(*arguments, expect=0):
     result = CliRunner().invoke(main, [*map(str, arguments)])
     assert result.exit_code == expect, result.output
+    assert result.exception is None or type(result.exception) is SystemExit  # no traceback
     return result
 
 
@@ -119,7 +126,8 @@ def the_folder(build):
         (["language_model", "-p", "heads=5"], "heads must divide hidden, got 5 heads for 32"),
         (["compression", "-p", "hidden=6"], "a multiple of 4"),
         (["language_model", "-p", "path=none.txt"], "data.path: got 'none.txt'; expected the name"),
-        (["perceptron", "--profile", "huge"], "got 'huge'; expected one of smoke, laptop, paper"),
+        (["compression", "-p", "corpus=none.txt"], "corpus: got 'none.txt'; expected the name of"),
+        (["perceptron", "--profile", "huge"], "'huge' is not one of 'smoke', 'laptop', 'paper'"),
         (["perceptron", "-o", "out.html"], "'out.html'; a notebook's name ends in .ipynb"),
         (["perceptron", "-o", "none/out.ipynb"], "there is no folder none"),
         (["perceptron", "-f", "none.yaml"], "none.yaml"),
@@ -151,22 +159,109 @@ def test_run_refuses_a_file_of_parameters(build, tmp_path, content, message):
     assert not build.exists()
 
 
-def test_names_and_types_of_parameters(tmp_path):
-    schema = runner.schema(ROOT / "book", "perceptron")
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("count: int = 3", "count: list = [3]", r"'count: list = \[3\]'"),
+        ("count: int = 3", "count: int = three", "'count: int = three'"),
+        ("count: int = 3", "count = 3", "'count: None = 3'"),
+        ('word: str = "yes"', 'word: str = "a=b"', "a line that papermill does not read"),
+    ],
+)
+def test_parameters_cell_that_cannot_be_read(toy, before, after, message):
+    page = toy / "book" / "toy.md"
+    page.write_text(page.read_text().replace(before, after))
+    wanted = "toy: expected 'name: type = default  # meaning' in its parameters cell, got "
+    assert re.search(wanted + message, call("params", "toy", expect=1).stderr)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "status", "message"),
+    [
+        ("perceptrn", 2, "no experiment 'perceptrn'; did you mean 'perceptron'?"),
+        ("perceptron", 1, "got parameters of Parameters; the experiment 'perceptron' expects Perc"),
+    ],
+)
+def test_experiment_of_the_front_matter_must_be_the_notebooks(toy, experiment, status, message):
+    page = toy / "book" / "toy.md"
+    page.write_text(page.read_text().replace("kernelspec", f"experiment: {experiment}\nkernelspec"))
+    for command in ("sweep", "search"):
+        assert message in call(command, "toy", expect=status).stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (ParameterError("seed: got -1"), 2, "Error: seed: got -1\n"),
+        (schemas.UnknownName("no run 'x'"), 2, "Error: no run 'x'\n"),
+        (OSError(28, "No space left", "a.npz"), 1, "[Errno 28] No space left: 'a.npz'\n"),
+        (FloatingPointError("diverged"), 1, "diverged\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "\nInterrupted; the same command goes on from what is stored.\n",
+        ),
+        (runner.Interrupted("what ran is in x"), 130, "what ran is in x\n"),
+    ],
+)
+def test_errors_are_a_line_and_an_exit_status(build, monkeypatch, error, status, said):
+    def fail(folder):
+        raise error
+
+    monkeypatch.setattr(listing, "stored", fail)
+    assert call("runs", expect=status).output == said
+
+
+@pytest.mark.parametrize("error", [KeyError("a"), TypeError("b"), BrokenPipeError()])
+def test_defects_keep_their_traceback(build, monkeypatch, error):
+    def fail(folder):
+        raise error
+
+    monkeypatch.setattr(listing, "stored", fail)
+    assert CliRunner().invoke(main, ["runs"], standalone_mode=False).exception is error
+
+
+def test_build_with_a_text_that_is_not_there(build, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLBOOK_TINYSTORIES", "none.txt")
+    said = call("build", "--profile", "smoke", expect=1).stderr
+    assert said.startswith("The book was not built")
+    assert f"LLBOOK_TINYSTORIES: got '{tmp_path / 'none.txt'}'; expected the name of a file" in said
+
+
+def test_build_where_nothing_can_be_written(build):
+    build.touch()
+    assert f"cannot write to the folder: File exists: '{build}'" in call("build", expect=1).stderr
+
+
+def test_pdf_of_a_build_that_did_not_end(build):
+    for name in pages(ROOT):
+        (build / "html" / f"{name}.html").parent.mkdir(parents=True, exist_ok=True)
+        (build / "html" / f"{name}.html").touch()
+    said = call("pdf", expect=1).stderr
+    assert said.startswith("No PDF was made")
+    assert f"no {build / 'notebooks' / 'execution.json'}: build the book first" in said
+
+
+def test_names_and_types_of_parameters(tmp_path, monkeypatch):
+    schema = schemas.schema(ROOT / "book", "perceptron")
     (tmp_path / "p.yaml").write_text("search: {epochs: 3, step_size: 5e-6}\ndata.size: 9\nseed: 1")
-    pairs = [*runner.read_file(tmp_path / "p.yaml"), ("seed", "2"), ("search.epochs", "7")]
+    pairs = [*schemas.read_file(tmp_path / "p.yaml"), ("seed", "2"), ("search.epochs", "7")]
     pairs += [("recompute_records", "True"), ("learning_rate", 1)]
     expected = {"epochs": 7, "step_size": 5e-6, "size": 9, "seed": 2, "recompute_records": True}
     values = schema.values(pairs)
     assert values == expected | {"learning_rate": 1.0}
     assert type(values["learning_rate"]) is float
+    monkeypatch.chdir(tmp_path)  # notebooks run elsewhere
+    schema_of_text = schemas.schema(ROOT / "book", "language_model")
+    assert schema_of_text.values([("path", "p.yaml")]) == {"path": str(tmp_path / "p.yaml")}
     config = schema.config(values)
     assert (config.search.epochs, config.data.size, config.training.steps) == (7, 9, 2000)
 
 
-@pytest.mark.parametrize("name", runner.notebook_names(ROOT / "book"))
+@pytest.mark.parametrize("name", schemas.notebook_names(ROOT / "book"))
 def test_params_of_every_notebook(build, name):
-    schema = runner.schema(ROOT / "book", name)
+    schema = schemas.schema(ROOT / "book", name)
     assert schema.model is not Parameters
     listed = json.loads(call("params", name, "--json").output)
     assert [p["short"] for p in listed] == list(schema.parameters)
@@ -181,8 +276,14 @@ def test_params_of_every_notebook(build, name):
             re.MULTILINE,
         )
     # its profiles are within its ranges
-    for profile in ("smoke", "laptop", "paper"):
+    for profile in PROFILES:
         schema.values(overrides(profile, name).items())
+        assert profile in main.commands["build"].get_help(click.Context(main))
+    # it names the experiment whose run it shows
+    shown = re.findall(r"(\w+)_run\((?:config=)?config", (ROOT / f"book/{name}.md").read_text())
+    assert schema.experiment == (shown[0].replace("_", "-") if shown else None)
+    if shown:
+        assert schema.stored_experiment().config is schema.model
     assert not build.exists()
 
 
@@ -271,17 +372,45 @@ def test_kernel_that_dies(toy, build):
     assert text_of(the_folder(build) / "toy.ipynb") == "yesyesyes 0.5 False\nthinking\n"
 
 
-def test_run_on_a_terminal_shows_progress(tmp_path):
+SEARCH = (
+    NOTEBOOK.replace("count: int = 3", "epochs: int = 3").partition(
+        "```{code-cell} ipython3\nimport"
+    )[0]
+    + """
+```{code-cell} ipython3
+from llbook.experiments.perceptron import PerceptronConfig, perceptron_run
+
+small = {"size": 64, "dimension": 8, "desired_size": 32, "steps": 30, "measure_every": 2}
+run = perceptron_run(PerceptronConfig.from_flat(small | {"epochs": epochs}), progress=True)
+```
+"""
+)
+
+
+@pytest.fixture
+def start(toy, build):
+    """Starts ``llbook`` in a process group of its own, over a repository with a notebook ``toy``
+    that searches."""
+    (toy / "book" / "toy.md").write_text(SEARCH)
+    code = "import llbook.cli as cli, pathlib; cli.repository_root = lambda: pathlib.Path({!r}); "
+
+    def start(*arguments, **options):
+        return subprocess.Popen(
+            [sys.executable, "-c", code.format(str(toy)) + "cli.main()", *arguments],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            start_new_session=True,
+            **options,
+        )
+
+    return start
+
+
+def test_run_on_a_terminal_shows_progress(start):
     """A bar over the cells, and what the kernel says on stderr, above it."""
     terminal, other = pty.openpty()
     termios.tcsetwinsize(other, (24, 100))
-    environment = os.environ | {"LLBOOK_BUILD": str(tmp_path / "build"), "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [*(sys.executable, "-m", "llbook", "run", "perceptron"), "--profile", "smoke"],
-        stdout=subprocess.PIPE,
-        stderr=other,
-        env=environment,
-    )
+    process = start("run", "toy", "-p", "epochs=400", stderr=other)
     os.close(other)
     shown = b""
     while True:
@@ -294,20 +423,8 @@ def test_run_on_a_terminal_shows_progress(tmp_path):
     os.close(terminal)
     assert process.wait(60) == 0
     process.stdout.close()
-    assert re.search(rb"perceptron: +\d+%\|.*cell", shown)
+    assert re.search(rb"toy: +\d+%\|.*cell", shown)
     assert re.search(rb"epoch.*CR=", shown)
-
-
-def start(build, *arguments):
-    environment = os.environ | {"LLBOOK_BUILD": str(build), "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-m", "llbook", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
 
 
 def children(process):
@@ -333,10 +450,8 @@ def gone(process):
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks processes up in /proc")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_in_the_middle_of_a_search(tmp_path, how):
-    build = tmp_path / "build"
-    small = overrides("smoke", "perceptron") | {"epochs": 1_000_000}
-    process = start(build, "run", "perceptron", *(f"-p{k}={v}" for k, v in small.items()))
+def test_stopped_in_the_middle_of_a_search(start, build, how):
+    process = start("run", "toy", "-p", "epochs=1000000", stderr=subprocess.PIPE, text=True)
     # it computes once it holds the lock of its run
     wait_for(lambda: list((build / "runs").glob("perceptron-*.lock")))
     (kernel,) = children(process.pid)
@@ -344,18 +459,17 @@ def test_stopped_in_the_middle_of_a_search(tmp_path, how):
     output, errors = process.communicate(timeout=60)
     wait_for(lambda: gone(kernel))
     assert output == ""
-    assert not [p for p in (build / "runs").iterdir() if re.search(r"-[0-9a-f]{12}$", p.name)]
+    assert not [p for p in (build / "runs").iterdir() if re.search(r"-[0-9a-f]{12}\.npz$", p.name)]
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert errors.startswith("perceptron: interrupted; what ran of it is in")
+        assert errors.startswith("toy: interrupted; what ran of it is in")
         assert "Traceback" not in errors
         folder = the_folder(build)
         assert json.loads((folder / "run.json").read_text())["state"] == "interrupted"
         assert [p.name for p in build.iterdir()] == ["runs"]
     else:
         # the next one is not held up by what is left
-        result = run_llbook("run", "perceptron", "--profile", "smoke", build=build)
-        assert result.returncode == 0, result.stderr
+        call("run", "toy")
 
 
 # the run store
@@ -372,7 +486,7 @@ def store(build):
 
 
 def ids(store, state="stored"):
-    return {entry.id for entry in store.entries() if entry.state == state}
+    return {entry.id for entry in entries(store.folder) if entry.state == state}
 
 
 def test_runs_lists_what_there_is(store):
@@ -397,9 +511,11 @@ def test_runs_show(store):
     assert json.loads(call("runs", "show", toy, "--json").output)["parameters"]["x"] == 1
     assert "is the beginning of 2" in call("runs", "show", "perc", expect=2).output
     assert "no run 'what'" in call("runs", "show", "what", expect=2).output
-    file = store.folder / toy / "arrays.npz"
-    file.write_bytes(file.read_bytes()[:-1])
-    assert "checksum" in call("runs", "show", "toy", expect=1).output
+    file = store.folder / f"{toy}.npz"
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+    assert f"{toy} is damaged: " in call("runs", "show", "toy", expect=1).output
 
 
 def test_runs_why(build):
@@ -407,52 +523,71 @@ def test_runs_why(build):
     arguments = ["runs", "why", "perceptron", *(f"-p{k}={v}" for k, v in small.items())]
     assert "there is no run of its kind" in call(*arguments).output
     assert not build.exists()
-    schema = runner.schema(ROOT / "book", "perceptron")
-    run = schema.stored_run()(schema.config(small))
+    schema = schemas.schema(ROOT / "book", "perceptron")
+    run = schema.run(small)
     assert call(*arguments).output.startswith(f"{run.id}: stored, ")
     text = call(*arguments, "-p", "seed=3", "-p", "steps=61").output
     assert "not stored; it would be computed" in text
     assert (
         f"  {run.id} differs in\n    config: seed 0 → 3\n    config: training.steps 60 → 61" in text
     )
-    (build / "runs" / run.id / "arrays.npz").unlink()
-    assert "damaged: arrays.npz is missing" in call(*arguments).output
-    assert (build / "runs" / run.id).is_dir()
+    (build / "runs" / f"{run.id}.npz").write_bytes(b"")
+    assert "damaged: File is not a zip file" in call(*arguments).output
+    assert (build / "runs" / f"{run.id}.npz").is_file()
     assert "stores no run" in call("runs", "why", "objective", expect=2).output
     assert "did you mean 'seed'" in call("runs", "why", "perceptron", "-psede=1", expect=2).output
 
 
-def test_runs_prune_removes_what_is_of_no_use(store):
-    def litter(name, *files):
-        (store.folder / name).mkdir()
-        for file in files:
-            (store.folder / name / file).touch()
+def stopped(checkpoint):
+    checkpoint.write_bytes(b"half")
+    raise KeyboardInterrupt
 
+
+def test_runs_prune_removes_what_is_of_no_use(store):
     kept = ids(store)
-    litter("toy-000000000000.damaged-1", "run.json")
-    litter(".toy-000000000001.partial", "arrays.npz")
-    litter("toy-000000000002")  # without run.json
-    old = store.load_or_compute("toy", {"x": 2, "device": "cpu"}, lambda: {}, CODE).id
-    head = json.loads((store.folder / old / "run.json").read_text())
-    head["provenance"]["parts"]["versions"]["torch"] = "1.0"
-    (store.folder / old / "run.json").write_text(json.dumps(head))
+    (store.folder / "toy-000000000000.npz.damaged-1").touch()
+    (store.folder / ".toy-000000000001.npz.7.partial").touch()
+    (store.folder / "toy-000000000002.npz").touch()  # without run.json
+    old = store.load_or_compute("toy", {"x": 2, "device": "cpu"}, lambda: {}, CODE)
+    old.provenance["parts"]["versions"]["torch"] = "1.0"
+    write_run(old, store.folder / f"{old.id}.npz")
     checkpoint = store.folder / "toy-000000000003.checkpoint.safetensors"
     checkpoint.write_bytes(b"x" * 1000)
+    left_over = store.folder.parent / ".run-abc"
+    left_over.mkdir()
+    os.utime(left_over, (0, 0))
+    for x in (3, 4):
+        with pytest.raises(KeyboardInterrupt):
+            store.load_or_compute("toy", {"x": x, "device": "cpu"}, stopped, CODE, resumable=True)
+    text = call("runs").output
+    outdated, resumable = (
+        re.search(rf"^(toy-[0-9a-f]+) +interrupted .* x = {x}, device = cpu$", text, re.M)[1]
+        for x in (3, 4)
+    )
+    notes = store.folder / f"{outdated}.checkpoint.json"
+    notes.write_text(notes.read_text().replace(f'"torch": "{version("torch")}"', '"torch": "1.1"'))
     before = {p.name for p in store.folder.iterdir()}
 
     text = call("runs", "prune", "--dry-run").output
     assert "torch 1.0 → " in text
+    assert re.search(rf"^{outdated}.checkpoint .* torch 1.1 → ", text, re.M)
+    assert re.search(r"^.run-abc .* unfinished", text, re.M)
     assert "nobody to ask" in call("runs", "prune", expect=2).output
     assert {p.name for p in store.folder.iterdir()} == before
-    assert "Removed 4" in call("runs", "prune", "--yes").output
+    assert "Removed 6" in call("runs", "prune", "--yes").output
+    assert not left_over.exists()
     assert ids(store) == kept
     assert checkpoint.exists()
     left = {p.name for p in store.folder.iterdir() if not p.name.endswith(".lock")}
-    assert left == kept | {checkpoint.name}
+    notes = {f"{resumable}.checkpoint.{end}" for end in ("json", "safetensors")}
+    assert left == {f"{id}.npz" for id in kept} | {checkpoint.name} | notes
+    assert (
+        json.loads(call("runs", "show", f"{resumable}.ch", "--json").output)["parameters"]["x"] == 4
+    )
     assert "Removed 1" in call("runs", "prune", "--yes", "toy-000000000003").output
     assert not checkpoint.exists()
-    assert "Removed 3" in call("runs", "prune", "--yes", "--older-than", "0").output
-    assert not ids(store)
+    assert "Removed 4" in call("runs", "prune", "--yes", "--older-than", "0").output
+    assert not entries(store.folder)
 
 
 def test_runs_prune_leaves_what_a_process_uses(store):
@@ -470,8 +605,23 @@ def test_executed_notebooks_are_listed_shown_and_pruned(toy, build):
     shown = json.loads(call("runs", "show", "toy-", "--json").output)
     assert shown["parameters"]["count"] == 1
     assert shown["id"] == folder.name
+    assert "Nothing to remove" in call("runs", "prune", "--older-than", "1").output
+    assert f"{folder.name}  " in call("runs", "prune", "--dry-run", "--older-than", "0").output
+    assert folder.is_dir()
     call("runs", "prune", "--yes", folder.name)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "shown"),
+    [
+        *(("size", 99_999, "100.0 kB"), ("size", 100_000, "0.1 MB"), ("age", 59.4, "59 s")),
+        *(("age", 60, "1 min"), ("age", 3600, "1 h"), ("age", 86400 * 3, "3 d")),
+        *(("", True, "true"), ("", "", '""'), ("", [], "defaults"), ("", ["a", 1], "a, 1")),
+    ],
+)
+def test_values_of_a_table(column, value, shown):
+    assert tables.readable(column, value) == shown
 
 
 def test_away_from_a_repository(monkeypatch, build):
@@ -484,7 +634,7 @@ def test_away_from_a_repository(monkeypatch, build):
     "code",
     [
         "import llbook",
-        "from llbook.cli import main\nmain(['params', 'perceptron'], standalone_mode=False)",
+        "from llbook.cli import main\nmain(['params', 'gradient_flow'], standalone_mode=False)",
     ],
 )
 def test_torch_is_not_imported_before_it_is_needed(build, code):
@@ -495,7 +645,7 @@ def test_torch_is_not_imported_before_it_is_needed(build, code):
 
 def test_module_is_the_command(tmp_path):
     assert shutil.which("python") is not None
-    result = run_llbook("params", "perceptron", build=tmp_path / "build")
+    result = run_llbook("params", "gradient_flow", build=tmp_path / "build")
     assert result.returncode == 0
     assert result.stdout.startswith("name ")
 
@@ -503,7 +653,7 @@ def test_module_is_the_command(tmp_path):
 def test_records_are_listed_and_written(build, tmp_path, monkeypatch):
     from llbook.experiments import perceptron
     from llbook.experiments.experiment import Recorded
-    from llbook.runs.store import load_record
+    from llbook.runs.records import load_record
 
     monkeypatch.setenv("LLBOOK_RECORDS", str(tmp_path))
     small = {"size": 16, "desired_size": 8, "dimension": 4, "steps": 9, "epochs": 2}

@@ -10,24 +10,15 @@ import pytest
 import torch
 
 import llbook
-from llbook.compression import coding
-from llbook.compression.coding import (
-    CorruptStreamError,
-    LabelCoder,
-    LanguageCoder,
-    Trace,
-    code_length,
-    decode,
-    decode_text,
-    encode,
-    encode_text,
-    join_words,
-    label_inputs,
-    read_header,
-    split_words,
-)
-from llbook.data.stories import SEPARATOR, grammar_stories, read_stories, stories
-from llbook.runs.store import repository_root
+from llbook.compression import coders
+from llbook.compression.codec import Trace, code_length, decode, encode
+from llbook.compression.coders import LabelCoder, LanguageCoder, label_inputs
+from llbook.compression.config import CompressionConfig
+from llbook.compression.stream import CorruptStreamError, pack, read_header
+from llbook.compression.text import decode_text, encode_text, join_words, split_words
+from llbook.data.grammar import grammar_stories
+from llbook.data.stories import SEPARATOR, read_stories, stories
+from llbook.runs.folders import repository_root
 
 SMALL = LanguageCoder(vocabulary=11, lanes=4, window=6, hidden=8, heads=2)
 
@@ -120,7 +111,7 @@ def test_code_length_is_the_codes_length(text, coded):
 def test_a_second_process_needs_the_stream_and_the_seed_alone(tmp_path, text, coded):
     (tmp_path / "stream").write_bytes(coded[0])
     program = (
-        "import pathlib, sys; from llbook.compression.coding import decode_text;"
+        "import pathlib, sys; from llbook.compression.text import decode_text;"
         "stream = pathlib.Path('stream').read_bytes();"
         "pathlib.Path('text').write_bytes(decode_text(stream, seed=int(sys.argv[1])).encode())"
     )
@@ -185,12 +176,12 @@ def test_every_flipped_bit_is_found():
 def test_a_replay_that_drifts_is_found(monkeypatch):
     """Another machine's rounding, played by a change of one unit in the last place."""
     stream = encode(_symbols(400), SMALL)
-    honest = coding.logits
+    honest = coders.logits
 
     def drifting(*arguments):
         return honest(*arguments) * (1 + 2**-18)
 
-    monkeypatch.setattr(coding, "logits", drifting)
+    monkeypatch.setattr(coders, "logits", drifting)
     with pytest.raises(CorruptStreamError, match=r"replay diverged.*PyTorch"):
         decode(stream)
 
@@ -199,7 +190,7 @@ def test_a_header_of_another_coder_is_refused():
     words = np.zeros(1, np.uint32)
     for header in ({}, {"model": "oracle"}, {"model": "language", "config": {"vocabulary": 1}}):
         with pytest.raises(CorruptStreamError, match="does not describe a coder"):
-            decode(coding._pack(header, words))
+            decode(pack(header, words))
     with pytest.raises(CorruptStreamError, match="without an alphabet"):
         decode_text(encode(_symbols(20), SMALL))
 
@@ -299,4 +290,4 @@ def test_the_parameters_of_the_page_are_the_configs():
     page = (repository_root() / "book" / "compression.md").read_text(encoding="utf-8")
     cell = page.split(":tags: [parameters]\n")[1].split("```")[0]
     defaults = {node.target.id: ast.literal_eval(node.value) for node in ast.parse(cell).body}
-    assert defaults == coding.CompressionConfig().flat()
+    assert defaults == CompressionConfig().flat()

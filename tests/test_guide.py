@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from llbook.data.stories import SEPARATOR, grammar_stories
+from llbook.data.grammar import grammar_stories
+from llbook.data.stories import SEPARATOR
 from llbook.runs.store import RunStore
 
 GUIDE = (ROOT / "book" / "guide.md").read_text(encoding="utf-8")

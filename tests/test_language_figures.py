@@ -1,117 +1,27 @@
-"""Figures, verdicts, tables and the study of the language-model page, on runs made up for the purpose."""
+"""Figures, tables and the study of the language-model page, on runs made up for the purpose."""
 
 import io
 import math
-from functools import partial
 
 import numpy as np
 import pytest
+from made_up_runs import SIZE, STEPS, made_up, run_of
 from test_notebooks import parameter_cell
 
 from llbook.experiments.language_model import LanguageModelConfig
 from llbook.figures import language_model as figures
 from llbook.figures import perceptron as shared
 from llbook.report.language_model import (
-    area_changes,
     comparison,
     corpus_notice,
-    expected_zeros,
-    gain,
     gain_sentence,
-    largest_similarity_verdict,
-    near_zero_share,
-    per_cent,
-    rank_correlation,
     stories_table,
     study_change,
     study_parameters,
     study_rows,
     used_examples,
-    verdicts,
 )
 from llbook.report.numbers import small_print
-from llbook.runs.store import Run
-
-SIZE, STEPS, EPOCHS = 24, 40, 6
-
-
-def made_up(*, fall=0.08, size=SIZE, steps=STEPS, epochs=EPOCHS, seed=0):
-    """Arrays of a run whose area falls by the share ``fall`` over the search."""
-    draw = np.random.default_rng(seed)
-    progress = np.linspace(0, 1, epochs)
-    old = 3 + 3 * np.exp(-np.arange(steps + 1) / 10)
-    curves = old[None] * (1 - fall * progress)[:, None]
-    perturbed = np.arange(size) % 2 == 0
-    auc = curves[:, 1:].mean(1)
-    weight = draw.exponential(size=(steps, size)) * np.where(perturbed, 0.5, 1.5)
-    weight[:, :3] = 0
-    weight /= weight.sum(1, keepdims=True)
-    similarity = (0.5 + 3 * progress)[:, None] * np.linspace(1, 0.2, steps)
-    first = next((t for t in range(1, steps + 1) if curves[-1][t] <= old[-1]), math.nan)
-    history = {
-        "epoch": np.arange(epochs),
-        "objective": auc * steps,
-        "auc": auc,
-        "desired_auc": auc * (1 - 0.02 * progress),
-        "cr": np.log(500) / auc,
-        "cr_mixed": np.log2(500) / auc,
-        "ar": np.array([1.0] * (epochs - 1) + [steps / first]),
-        "gap": 1 - 0.5 * progress,
-        "relative_gap": 2 - progress,
-        "similarity": similarity.mean(1),
-        "future_similarity": 2 * similarity.mean(1),
-        "undefined_share": np.zeros(epochs),
-        "zero_weight_share": 0.97 * progress,
-        "support_share": 1 - 0.5 * progress,
-    }
-    columns = np.arange(0, steps, 2)
-    shares = (0.5 + 0.3 * progress)[:, None] * np.ones(steps)
-    levels = np.array([0.0, 0.5, 1.0])
-    return {f"history_{name}": column for name, column in history.items()} | {
-        "curve_epochs": np.arange(epochs),
-        "curve_steps": np.arange(steps + 1),
-        "test_curves": curves,
-        "similarity": similarity,
-        "future_similarity": 2 * similarity,
-        "first_desired": curves[0],
-        "last_desired": curves[-1],
-        "gap": np.ones(steps),
-        "relative_gap": np.ones(steps),
-        "future_mean": np.ones(steps),
-        "support": (weight > 0).sum(1),
-        "idle": np.full(steps, 10),
-        "idle_without_weight": np.full(steps, 9),
-        "heat_map": weight.T[:, columns],
-        "heat_map_examples": np.arange(size),
-        "heat_map_steps": columns,
-        "perturbed": perturbed,
-        "edits": np.where(perturbed, draw.integers(1, 9, size), 0),
-        "story": np.arange(size) // 2,
-        "clean_weight": shares,
-        "example_weight": weight.sum(0),
-        "example_contribution": draw.normal(size=size),
-        "example_hash": np.arange(size, dtype=np.uint64),
-        "weight_spread": np.quantile(weight * size, levels, axis=1),
-        "weight_quantiles": levels,
-    }
-
-
-def run_of(arrays, *, corpus="file", **changes):
-    config = LanguageModelConfig.from_flat(changes).model_dump() | {
-        "corpus_name": corpus,
-        "corpus_sha256": "ab" * 32,
-        "corpus_stories": 1234,
-    }
-    provenance = {
-        "seconds": 2.5,
-        "date": "2026-01-31T00:00:00+00:00",
-        "device": "a CPU, 2 cores",
-        "commit": None,
-        "dirty": None,
-        "versions": {"torch": "2.13.0"},
-    }
-    return Run("language_model-0", "language_model", config, provenance, arrays)
-
 
 RUN = made_up()
 
@@ -235,26 +145,7 @@ def test_the_heat_map_names_the_steps_it_shows_and_bears_weights_that_are_all_ze
     assert not empty.axes[0].images
 
 
-# verdicts
-
-
-@pytest.mark.parametrize(
-    ("changes", "word"),
-    [
-        ([-0.02, -0.006], "gain"),
-        ([-0.02, -0.004], "nothing"),
-        ([-0.02, 0.02], "nothing"),
-        ([0.006], "loss"),
-        ([0.0], "nothing"),
-    ],
-)
-def test_a_gain_is_one_in_every_seed_and_larger_than_stated(changes, word):
-    assert gain(changes) == word
-
-
-def test_gain_of_no_run_is_an_error():
-    with pytest.raises(ValueError, match="at least one change, got none"):
-        gain([])
+# tables and text
 
 
 def test_the_sentence_says_which_way_it_came_out():
@@ -268,124 +159,6 @@ def test_the_sentence_says_which_way_it_came_out():
     assert "each of 2 seeds" in gain_sentence([made_up(fall=0.08), made_up(fall=0.07)])
 
 
-def words(*runs):
-    return {verdict.item.split(":")[0]: verdict.word for verdict in verdicts(runs)}
-
-
-def test_area_changes_are_relative_to_conventional_learning():
-    assert area_changes([RUN]) == pytest.approx([-0.08])
-    assert area_changes([RUN], name="desired_auc") == pytest.approx([0.92 * 0.98 - 1])
-    assert per_cent([-0.08, -0.06]) == "−7.0% (−8.0 to −6.0)"
-
-
-def test_verdicts_follow_the_numbers():
-    found = words(made_up(fall=0.08))
-    assert found["Fig. 4b"] == "reproduced"  # the paper's 7.3%
-    assert found["Fig. 6b"] == "in part"  # 3.5 against 6
-    assert found["Fig. 8b"] == "reproduced"
-    assert found["Fig. 7b"] == "in part"  # one seed
-    assert words(RUN, RUN)["Fig. 7b"] == "reproduced"
-    assert words(made_up(fall=0.2))["Fig. 4b"] == "exceeded"
-    assert words(made_up(fall=0.02))["Fig. 4b"] == "in part"
-    none = words(made_up(fall=0.001))
-    assert none["Fig. 2, 5b"] == none["Fig. 4b"] == "not reproduced"
-    assert words(made_up(fall=-0.1))["Fig. 4b"] == "not reproduced"
-
-
-def test_verdicts_grade_ar_zero_weights_and_similarity():
-    changed = RUN | {
-        "history_ar": np.full(EPOCHS, 2.0),
-        "history_zero_weight_share": np.full(EPOCHS, 0.6),
-        "similarity": RUN["similarity"][::-1],
-        "history_similarity": RUN["history_similarity"][::-1],
-    }
-    found = words(changed)
-    assert found["Fig. 2, 5b"] == "reproduced"
-    assert found["Fig. 8b"] == "in part"
-    assert found["Fig. 6b"] == found["Fig. 7b"] == "not reproduced"
-    assert words(RUN | {"history_ar": np.full(EPOCHS, 1.3)})["Fig. 2, 5b"] == "in part"
-    assert words(RUN | {"history_ar": np.full(EPOCHS, 9.0)})["Fig. 2, 5b"] == "exceeded"
-    undefined = RUN | {
-        "history_ar": np.full(EPOCHS, math.nan),
-        "history_zero_weight_share": np.full(EPOCHS, math.nan),
-    }
-    assert words(undefined)["Fig. 2, 5b"] == "not reproduced"
-    assert words(undefined)["Fig. 8b"] == "undefined"
-
-
-def test_zero_weights_count_only_above_what_blind_zeros_give():
-    support = np.repeat([SIZE // 4, SIZE], STEPS // 2)  # of all weights 3 of 8 are zero
-    idle = np.repeat([9, 1], STEPS // 2)
-    blind = RUN | {"support": support, "idle": idle}
-    blind["history_support_share"] = np.full(EPOCHS, support.mean() / SIZE)
-    blind["history_zero_weight_share"] = np.full(EPOCHS, 0.6)
-    assert expected_zeros(blind) == pytest.approx(0.9 * 0.75)
-    assert expected_zeros(blind, first=3) == pytest.approx(0.75)
-    assert words(blind)["Fig. 8b"] == "not reproduced"  # 60% against 67.5%
-    (row,) = [verdict for verdict in verdicts([blind]) if "Fig. 8b" in verdict.item]
-    assert row.ours == "60%; 68% by chance"
-    # records do not have what this takes
-    record = {name: array for name, array in blind.items() if not name.startswith("idle")}
-    assert math.isnan(expected_zeros(record))
-    assert words(record)["Fig. 8b"] == "in part"
-
-
-def test_one_policy_far_from_the_others_does_not_decide_the_correlation():
-    far = np.array([0.0, 10, 11, 12, 13]), np.array([0.0, 9, 8, 7, 6])
-    assert np.corrcoef(*far)[0, 1] > 0.6
-    assert rank_correlation(*far) == pytest.approx(0, abs=1e-12)
-    assert math.isnan(rank_correlation(np.ones(5), np.arange(5.0)))
-
-
-def test_the_largest_similarity_has_to_grow_in_every_run():
-    start, top = RUN["similarity"][0], RUN["similarity"][-1]
-    rule = partial(largest_similarity_verdict, "Fig. 6", float(top.max()))
-    assert top.max() > 1.5 * start.max()
-    assert rule([RUN, RUN]).word == "reproduced"
-    high = RUN | {"similarity": np.stack([top / 1.2, top])}
-    assert rule([RUN, high]).word == "in part"
-    assert rule([RUN, RUN | {"similarity": np.stack([top, top])}]).word == "not reproduced"
-    assert rule([RUN, made_up(fall=0.001)]).word == "not reproduced"
-
-
-def test_one_run_without_a_ratio_is_enough_to_fail():
-    never = RUN | {"history_ar": np.full(EPOCHS, math.nan)}
-    assert words(RUN | {"history_ar": np.full(EPOCHS, 2.4)})["Fig. 2, 5b"] == "reproduced"
-    assert words(RUN, never)["Fig. 2, 5b"] == "not reproduced"
-
-
-def test_similarity_has_to_rise_to_the_end_over_enough_policies():
-    rising = {"history_cr": np.arange(1.0, 6.0), "history_similarity": np.arange(1.0, 6.0)}
-    assert words(RUN | rising, RUN | rising)["Fig. 7b"] == "reproduced"
-    assert words(RUN | rising)["Fig. 7b"] == "in part"
-    bent = rising | {"history_similarity": np.array([1.0, 2.0, 3.0, 4.1, 4.0])}
-    assert words(RUN | bent, RUN | bent)["Fig. 7b"] == "in part"
-    assert words(RUN | rising, RUN | bent)["Fig. 7b"] == "in part"
-    long = {"history_cr": np.arange(21.0), "history_similarity": np.arange(21.0)}
-    long["history_similarity"][-2:] = (
-        20,
-        19.5,
-    )  # highest before the end, at a rank correlation near 1
-    assert rank_correlation(*long.values()) > 0.9
-    assert words(RUN | long, RUN | long)["Fig. 7b"] == "in part"
-    few = {name: column[:4] for name, column in rising.items()}
-    assert words(RUN | few)["Fig. 7b"] == "undefined"
-    assert words(RUN | rising, RUN | few)["Fig. 7b"] == "in part"
-
-
-def test_verdict_of_the_heat_map_needs_one():
-    full = RUN | {"heat_map": np.full((5, 4), 1 / SIZE)}
-    assert words(full)["Fig. 10b"] == "not reproduced"
-    assert words(full | {"heat_map": np.zeros((5, 4))})["Fig. 10b"] == "reproduced"
-    # zeros at cells that do not contribute say nothing
-    half = np.arange(20).reshape(5, 4) % 2
-    masked = {"heat_map": half / SIZE, "heat_map_contributes": half.astype(bool)}
-    assert words(full | masked)["Fig. 10b"] == "not reproduced"
-    assert near_zero_share(full | masked | {"heat_map_contributes": ~half.astype(bool)}, SIZE) == 1
-    assert math.isnan(near_zero_share(full | {"heat_map_contributes": np.zeros((5, 4))}, SIZE))
-    assert "Fig. 10b" not in words({n: a for n, a in RUN.items() if not n.startswith("heat_map")})
-
-
 def test_comparison_has_a_column_per_setting_and_the_papers_in_both_units():
     header, rows = comparison(
         {"live": [run_of(RUN)], "recorded": [run_of(RUN), run_of(made_up(fall=0.04))]}
@@ -396,9 +169,6 @@ def test_comparison_has_a_column_per_setting_and_the_papers_in_both_units():
     assert cells["CR before → after (one unit)"][-1] == "2.08 → 2.25"
     assert cells["AR (running minima)"][-1] == "2.41"
     assert all(len(row) == 4 for row in rows)
-
-
-# text
 
 
 def test_small_print_names_the_text_and_the_changed_parameters_only():

@@ -18,13 +18,13 @@ from llbook.optimal.checkpoint import (
     encode_policy,
     load_checkpoint,
     save_checkpoint,
-    seconds_so_far,
 )
 from llbook.optimal.process import TRAJECTORIES, constant_policy, train
 from llbook.optimal.search import search
 from llbook.tasks import head, transformer
+from llbook.tasks.language import Transformer
 from llbook.tasks.task import Task
-from llbook.tasks.transformer import PAD, Architecture, Transformer, initial_parameters
+from llbook.tasks.transformer import PAD, Architecture, initial_parameters
 
 compute = LANGUAGE_MODEL.compute
 
@@ -227,13 +227,13 @@ def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, monkeypatch, form, 
         compute(config, checkpoint=path)
     monkeypatch.undo()
     assert load_checkpoint(path)[1]["updates"] == stop
-    spent = seconds_so_far(path)
+    spent = load_checkpoint(path)[1]["seconds"]
     assert spent > 0
     resumed = compute(config, checkpoint=path)
     assert resumed.keys() == whole.keys()
     for name in whole:
         np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
-    assert seconds_so_far(path) > spent
+    assert load_checkpoint(path)[1]["seconds"] > spent
     other = LanguageModelConfig.from_flat(config.flat() | {"step_size": 3.0})
     with pytest.raises(ValueError, match="of another search"):
         compute(other, checkpoint=path)

@@ -9,6 +9,7 @@ from llbook.measures.law import (
     contributions,
     first_order_gap,
     future_contributions,
+    permuted_similarity,
     similarity,
     zero_weight_share,
 )
@@ -86,6 +87,30 @@ def test_similarity_ignores_examples_that_are_not_in_use(policy):
     )
 
 
+def test_small_supports_are_alike_by_chance():
+    """Rows of four random examples have a largest SIM_t far above that of rows of forty."""
+    generator = torch.Generator().manual_seed(0)
+    values = 0.1 + torch.randn(200, 80, generator=generator, dtype=torch.float64)
+
+    def rows(members):
+        return torch.nn.functional.pad(
+            torch.full((200, members), 1 / members, dtype=torch.float64), (0, 80 - members)
+        )
+
+    few, many = (permuted_similarity(values, rows(members)) for members in (4, 40))
+    assert few.shape == (20,) and float(few.median()) > 2 and float(many.max()) < 1
+    assert len(set(few.tolist())) == 20
+    torch.testing.assert_close(few, permuted_similarity(values, rows(4)), rtol=0, atol=0)
+    assert bool(permuted_similarity(values, rows(1), draws=3).isnan().all())
+
+
+def test_a_deal_that_changes_nothing_gives_the_largest_similarity_itself(policy):
+    values = torch.from_numpy(np.random.default_rng(1).normal(size=policy.shape))
+    equal = torch.full_like(policy, 1 / policy.shape[1])
+    largest = similarity(values, equal).max()
+    torch.testing.assert_close(permuted_similarity(values, equal, draws=2), largest.expand(2))
+
+
 def test_gap_is_zero_exactly_on_the_best_examples():
     future = torch.tensor([[1.0, 3.0, 3.0], [1.0, 3.0, 3.0], [-1.0, -2.0, -4.0]]).double()
     policy = torch.tensor([[0.0, 0.5, 0.5], [0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]).double()
@@ -102,7 +127,9 @@ def test_share_of_zero_weights():
     assert np.isnan(zero_weight_share(contribution.abs() + 1, policy))
 
 
-@pytest.mark.parametrize("measure", [similarity, first_order_gap, zero_weight_share])
+@pytest.mark.parametrize(
+    "measure", [similarity, permuted_similarity, first_order_gap, zero_weight_share]
+)
 def test_shapes_that_differ_are_named(measure):
     with pytest.raises(ValueError, match=r"\(T, N\).*\(3, 2\) and \(2, 3\)"):
         measure(torch.zeros(3, 2), torch.zeros(2, 3))

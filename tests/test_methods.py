@@ -186,7 +186,9 @@ def test_static_has_one_weight_for_all_steps_and_descends():
     assert torch.equal(policy, policy[:1].expand_as(policy).contiguous())
 
     def area(weights):
-        return float(task.trajectory_losses(train(task, weights).trajectory, task.desired)[1:].sum())
+        return float(
+            task.trajectory_losses(train(task, weights).trajectory, task.desired)[1:].sum()
+        )
 
     assert area(policy) < area(constant_policy(task, 30))
 

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from llbook.experiments.perceptron import PerceptronConfig
-from llbook.publish.profiles import _OVERRIDES
-from llbook.runs.store import repository_root
+from llbook.publish.profiles import PROFILES, overrides
+from llbook.runs.folders import repository_root
 
 BOOK = repository_root() / "book"
 CELL = re.compile(r"```\{code-cell\} ipython3\n:tags: \[parameters[^\]]*\]\n(.*?)```", re.DOTALL)
@@ -46,7 +46,7 @@ def test_defaults_and_profiles_are_valid(name):
     known = PerceptronConfig.parameters()
     cell = {n: default for n, (_, default, _) in parameter_cell(name).items() if n in known}
     PerceptronConfig.from_flat(cell)
-    for profile in _OVERRIDES.values():
-        changes = profile.get(name, {})
+    for profile in PROFILES:
+        changes = overrides(profile, name)
         assert set(changes) <= set(parameter_cell(name))
         PerceptronConfig.from_flat(cell | {n: v for n, v in changes.items() if n in known})

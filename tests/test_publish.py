@@ -9,12 +9,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import ROOT, run_llbook
+from click.testing import CliRunner
+from conftest import ROOT
 from filelock import FileLock
 
-from llbook.publish import notebooks, site
+import llbook.cli
+from llbook.publish import executor, notebooks, site
 from llbook.publish.execution import execution_text
-from llbook.publish.extension import LAUNCH_BRANCH
+from llbook.publish.extension import LAUNCH_BRANCH, _list_modules
 from llbook.publish.notebooks import NotebookError
 from llbook.publish.site import BookError, external_requests
 
@@ -279,15 +281,42 @@ def test_runs_again_for_what_changed_and_says_what(build, root, lines, monkeypat
     (root / "book" / "records").mkdir()
     (root / "book" / "records" / "toy.npz").write_bytes(b"1")
     monkeypatch.setattr(
-        notebooks,
-        "_papermill",
+        executor,
+        "run_notebook",
         lambda *_: (nbformat.read(root / "build/notebooks/intro.ipynb", 4), []),
     )
     build()
     assert lines[0] == "intro: run: records new: toy.npz"
-    monkeypatch.setattr(notebooks, "source_hashes", lambda names: {"llbook/cli.py": "0" * 64})
+    # corpus=auto would now read another text
+    (root / "stories.txt").write_text("Once.")
+    monkeypatch.setenv("LLBOOK_TINYSTORIES", str(root / "stories.txt"))
+    build()
+    assert lines[0] == "intro: run: text changed: corpus=auto"
+    (root / "stories.txt").write_text("Twice.")
+    build()
+    assert lines[0] == "intro: run: text changed: corpus=auto"
+    build()
+    assert lines[0].startswith("intro: reused")
+    monkeypatch.setattr(executor, "source_hashes", lambda names: {"llbook/cli.py": "0" * 64})
     build()
     assert "code changed: llbook/cli.py" in lines[0]
+
+
+@pytest.mark.usefixtures("no_site")
+def test_key_of_a_notebook(build, root, lines):
+    edit(root / "book" / "intro.md", ":tags: [parameters]", ":tags: [parameters, hide-input]")
+    build(overrides=lambda profile, notebook: {"steps": 4})
+    notebook = nbformat.read(root / "build" / "notebooks" / "intro.ipynb", as_version=4)
+    parts = {"cells", "parameters", "code", "versions", "Python", "device", "records", "text"}
+    assert notebook.metadata["llbook"]["parts"].keys() == parts
+    defaults, injected, _ = (cell for cell in notebook.cells if cell.cell_type == "code")
+    assert injected.source.endswith("steps = 4\n")
+    assert defaults.metadata["tags"] == ["parameters", "hide-input"]
+    assert injected.metadata["tags"] == ["hide-input", "injected-parameters"]
+    # how a cell is shown does not matter
+    edit(root / "book" / "intro.md", ", hide-input]", ", hide-cell]")
+    build(overrides=lambda profile, notebook: {"steps": 4})
+    assert lines[0].startswith("intro: reused")
 
 
 @pytest.mark.usefixtures("no_site")
@@ -322,8 +351,20 @@ def test_unexecuted_and_failed_cells_are_not_published():
     notebook.cells[0].outputs = [error]
     with pytest.raises(NotebookError, match="ended with ValueError: no"):
         notebooks.check_executed(notebook, "toy")
-    notebook.cells[0].metadata["tags"] = ["raises-exception"]
-    notebooks.check_executed(notebook, "toy")
+
+
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        ("llbook.data", ["grammar", "perturb", "stories", "teacher", "tokens", "windows"]),
+        ("llbook.parameters", []),
+    ],
+)
+def test_reference_lists_the_modules_of_a_package_or_one_module(name, listed):
+    source = [f"# Reference\n\n% modules: {name}\n"]
+    _list_modules(None, "reference", source)
+    modules = [f"{name}.{module}" for module in listed] or [name]
+    assert re.findall(r"automodule:: (\S+)", source[0]) == modules
 
 
 def test_page_that_does_not_exist(root):
@@ -365,24 +406,19 @@ def test_second_build_waits_for_the_first(build, root, lines, monkeypatch):
     assert lines[1] == "intro: run: not yet executed"
 
 
-def test_command_line_refuses_an_unknown_profile(tmp_path):
-    result = run_llbook("build", "--profile", "desktop", build=tmp_path / "build")
-    assert result.returncode == 2
-    assert "got 'desktop'; expected one of smoke, laptop, paper" in result.stderr
-    assert not (tmp_path / "build").exists()
-
-
-def test_command_line_fails_without_a_traceback_of_its_own(tmp_path):
-    records = tmp_path / "none"
-    records.mkdir()
-    result = run_llbook(
-        "build", "--profile", "smoke", build=tmp_path / "build", LLBOOK_RECORDS=str(records)
-    )
-    assert result.returncode == 1
-    assert "code cell" in result.stderr
+def test_command_line_fails_without_a_traceback_of_its_own(root, monkeypatch):
+    monkeypatch.setattr(llbook.cli, "repository_root", lambda: root)
+    monkeypatch.setenv("LLBOOK_BUILD", str(root / "build"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    missing = "from llbook.runs.records import load_record; load_record('none')"
+    edit(root / "book" / "intro.md", 'print("steps", steps)', missing)
+    result = CliRunner().invoke(llbook.cli.main, ["build", "--profile", "laptop"])
+    assert result.exit_code == 1
+    assert type(result.exception) is SystemExit
+    assert "intro: code cell 2 failed" in result.stderr
     assert "FileNotFoundError" in result.stderr
     assert "llbook/publish" not in result.stderr
-    assert not (tmp_path / "build" / "html").exists()
+    assert not (root / "build" / "html").exists()
 
 
 def test_page_on_the_execution_says_what_ran():
@@ -391,7 +427,8 @@ def test_page_on_the_execution_says_what_ran():
         "llbook": "0.1.0",
         "python": "3.11.7",
         "versions": {"torch": "2.13.0"},
-        "machine": {"device": "a processor", "platform": "Linux x86_64"},
+        "device": "a processor",
+        "platform": "Linux x86_64",
         "notebooks": {
             "a": {
                 "parameters": {"steps": 3},

@@ -16,7 +16,8 @@ from llbook.experiments.perceptron import PERCEPTRON
 from llbook.measures.law import contributions, similarity
 from llbook.optimal.process import constant_policy, train
 from llbook.report.speed import speed_path
-from llbook.runs.store import load_record, record_path, records_folder
+from llbook.runs.folders import records_folder
+from llbook.runs.records import load_record, record_path
 
 
 def kept(experiment):

@@ -8,6 +8,7 @@ import pytest
 
 from llbook.figures import scaling as figures
 from llbook.figures.style import shown_data
+from llbook.measures.rivals import held_out_errors, law_is_best
 from llbook.measures.scaling import (
     FEWEST,
     STRETCH,
@@ -17,8 +18,11 @@ from llbook.measures.scaling import (
     bootstrap,
     equation_9,
     fit,
+    thinned,
 )
+from llbook.report import paper
 from llbook.report import scaling as report
+from llbook.report.verdicts import Word
 
 STEPS = np.arange(0, 2001)
 
@@ -55,6 +59,20 @@ def test_the_search_leaves_out_what_is_no_law():
     assert found.l0 == pytest.approx(2.0, rel=0.05)
     assert found.beta == pytest.approx(0.3, rel=0.1)
     assert found.r2 > 0.9999
+
+
+@pytest.mark.parametrize(
+    ("b", "beta", "l0"),
+    [(50.0, 0.4, 1.5), (200, 0.3, 2.0), (3.16e8, 0.12, 1.0), (3e8, 0.12, 0.051), (5, 0.6, 0.01)],
+)
+def test_l0_is_searched_finely_enough_for_b(b, beta, l0):
+    for steps in (STEPS, np.arange(4001)):
+        found = fit(steps, curve(b, beta, l0, steps=steps))
+        assert found.laws[0].b == pytest.approx(b, rel=0.01)
+        assert found.laws[0].l0 == pytest.approx(l0, rel=0.03)
+        assert (np.diff(found.floors) >= 0).all() and found.r2.shape[0] == len(found.floors)
+    draws = bootstrap(found, draws=3)
+    np.testing.assert_allclose(draws.b, b, rtol=0.01)
 
 
 def test_curves_share_t0_and_l0():
@@ -184,6 +202,43 @@ def test_draws_that_do_not_fall_have_no_law():
     assert (draws.beta[~lost] > 0).all() and np.isfinite(draws.t0[~lost]).all()
 
 
+T_ = np.maximum(STEPS, 1).astype(float)
+RIVALS = {
+    "power law with L₀": curve(200, 0.3, 2.0),
+    "power law": curve(3e8, 0.12),
+    "exponential with L₀": 2 + 3 * np.exp(-T_ / 300),
+    "exponential": 9 * np.exp(-T_ / 900),
+    "a / ln t with L₀": 1 + 8 / np.log(T_ + (T_ < 2)),
+    "a / ln t": 8 / np.log(T_ + (T_ < 2)),
+}
+
+
+@pytest.mark.parametrize("form", RIVALS)
+def test_each_form_is_told_from_the_others_on_steps_held_out(form):
+    errors = held_out_errors(STEPS, RIVALS[form])
+    assert set(errors) == set(RIVALS)
+    assert errors[form] < 1e-6
+    assert errors[form] <= 1.01 * min(errors.values()) or errors[form] < 1e-7
+    assert law_is_best(errors) == [form.startswith("power")]
+
+
+def test_r2_does_not_tell_forms_apart():
+    """Why the law is held against others at all."""
+    for name in ("exponential with L₀", "a / ln t with L₀", "a / ln t"):
+        assert fit(STEPS, RIVALS[name]).laws[0].r2 > 0.99, name
+
+
+def test_held_out_steps_do_not_enter_the_fits():
+    """What comes after half of the steps changes the errors, and by as much as it is off."""
+    broken = np.where(STEPS > 1000, 9.0, RIVALS["exponential"])
+    t = thinned(STEPS, broken)[0]
+    late = t[t > 1000]
+    expected = np.sqrt(np.mean((9 - 9 * np.exp(-late / 900)) ** 2))
+    assert held_out_errors(STEPS, broken)["exponential"] == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(NoLawError, match="got 12 points from 1 to 12"):
+        held_out_errors(STEPS[:26], broken[:26])
+
+
 def test_no_draws():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         bootstrap(fit(STEPS, curve(50, 0.4)), draws=0)
@@ -217,53 +272,137 @@ def test_what_the_printed_digits_leave_open():
     """No B and β that round to Table 1's give a ratio outside the interval."""
     draw = np.random.default_rng(0)
     for steps in (4000, 1e7, 1e12):
-        low, high = report.printed_interval(steps)["ar"]
+        low, high = paper.printed_interval(steps)["ar"]
         b1, b2 = draw.uniform(3.155e8, 3.165e8, 500), draw.uniform(1.985e7, 1.995e7, 500)
         beta1, beta2 = draw.uniform(0.115, 0.125, 500), draw.uniform(0.135, 0.145, 500)
         ratios = equation_9((b1, beta1), (b2, beta2), steps)
         assert low <= ratios.min() and ratios.max() <= high
         assert ratios.max() - ratios.min() > 0.7 * (high - low)
-    assert report.printed_interval(4000)["beta"] == pytest.approx((0.08, 0.2609), abs=1e-4)
+    assert paper.printed_interval(4000)["beta"] == pytest.approx((0.08, 0.2609), abs=1e-4)
 
 
-def test_verdicts_follow_the_numbers():
-    old, new = BETTER["test_curves"][[0, -1]]
-    good = report.scaling_of(run(old, new, 3.0), draws=2)
-    better = report.scaling_of(run(old, new, 3.2), draws=2)
-    worse = report.scaling_of(run(new, old), draws=2)
+GOOD = report.scaling_of(BETTER, draws=1)
 
-    def words(*rungs):
-        return [verdict.word for verdict in report.verdicts(rungs, 1e7)]
 
-    assert words([good], [better])[:2] == ["reproduced", "reproduced"]
-    assert words([good], [better])[4] == "reproduced"
-    assert words([better], [good])[4] == "not reproduced"
-    assert words([good])[4] == "not attempted at this scale"
-    never = report.scaling_of(run(old, new, float("nan")), draws=2)
-    assert words([good], [never])[4] == "undefined"
-    assert words([worse])[1:4] == ["not reproduced"] * 3
-    assert words([good, worse, good])[1] == "in part"
-    assert words([good])[6] == "not attempted at this scale"
-    assert report.verdicts([[good]], 1e6)[6].word == "attempted"
+def judged(*rungs, horizon=1e7):
+    return {verdict.key: verdict for verdict in report.verdicts(rungs, horizon)}
+
+
+def changed(*, b=1.0, beta=1.0, **values):
+    """``GOOD`` with B and β of the near-optimal law these times those of the conventional one."""
+    old, new = GOOD.found.laws
+    new = replace(new, log_b=old.log_b + math.log(b), beta=old.beta * beta)
+    return replace(GOOD, found=replace(GOOD.found, laws=(old, new)), **values)
+
+
+def test_verdicts_on_the_ladder():
+    better, never = replace(GOOD, measured=2.0), replace(GOOD, measured=math.nan)
+
+    def word(*rungs):
+        return judged(*rungs)["table-2-ar"].word
+
+    assert word([GOOD], [better]) == Word.REPRODUCED
+    assert word([better], [GOOD]) == Word.FAILED
+    assert word([GOOD], [replace(GOOD, measured=3.0)], [better]) == Word.PART
+    assert word([GOOD]) == Word.SMALLER
+    assert word([GOOD], [never]) == Word.UNDEFINED
     with pytest.raises(ValueError, match="got none"):
         report.verdicts([], 1e7)
 
 
-def test_the_fall_of_b_is_judged_where_its_relative_change_is_saturated():
+@pytest.mark.parametrize(
+    ("curves", "word"),
+    [
+        (("power law with L₀", "power law"), Word.REPRODUCED),
+        (("power law", "exponential with L₀"), Word.FAILED),
+        (("exponential", "a / ln t with L₀"), Word.FAILED),
+    ],
+)
+def test_a_power_law_has_to_beat_its_rivals_and_not_to_be_straight(curves, word):
+    old, new = (RIVALS[name] for name in curves)
+    verdict = judged([report.scaling_of(run(old, new), draws=1)])["table-1"]
+    assert verdict.word == word
+    held = sum(name.startswith("power") for name in curves)
+    assert verdict.ours.startswith(f"nearest on held-out steps for {held} of 2 curves; r² ")
+
+
+def test_a_power_law_in_most_curves_is_one_in_part():
+    other = report.scaling_of(run(RIVALS["power law"], RIVALS["exponential with L₀"]), draws=1)
+    assert judged([GOOD, other])["table-1"].word == Word.PART
+    early = replace(GOOD, misses={})  # too short to hold steps out: not shown for it
+    assert judged([GOOD, early])["table-1"].word == Word.FAILED
+    assert judged([GOOD, GOOD, early])["table-1"].word == Word.PART
+    assert judged([early])["table-1"].word == Word.SMALLER
+    assert "too few steps" in judged([early])["table-1"].ours
+
+
+def test_directions_of_b_and_beta():
+    right, wrong = changed(b=0.1, beta=1.2), changed(b=0.1, beta=0.9)
+    assert judged([right])["tables-1-2"].word == Word.REPRODUCED
+    assert judged([right, right, wrong])["tables-1-2"].word == Word.PART
+    assert judged([right, wrong])["tables-1-2"].word == Word.FAILED
+    assert judged([changed(b=1.1, beta=1.2)])["tables-1-2"].word == Word.FAILED
+
+
+@pytest.mark.parametrize(
+    ("b", "word", "ours"),
+    [
+        (1 / 15, Word.REPRODUCED, "−93.3%; B₁/B₂ = 15"),
+        (1 / 30, Word.REPRODUCED, "−96.7%; B₁/B₂ = 30"),
+        (1 / 30_000, Word.LARGER, "−100.0%"),
+        (1 / 4, Word.PART, "−75.0%"),
+        (2, Word.FAILED, "+100.0%"),
+    ],
+)
+def test_the_fall_of_b_is_judged_where_its_relative_change_is_saturated(b, word, ours):
     """ΔB/B of a factor of 30 and of 30,000 differ by three per cent of it only."""
-    good = report.scaling_of(BETTER, draws=1)
-    assert good.b_fall == pytest.approx(math.log(200 / 60), rel=0.1)
+    assert GOOD.b_fall == pytest.approx(math.log(200 / 60), rel=0.1)
+    verdict = judged([changed(b=b)])["table-2-b"]
+    assert verdict.word == word and verdict.ours.startswith(ours)
 
-    def verdict(factor):
-        old, new = good.found.laws
-        laws = (old, replace(new, log_b=old.log_b - math.log(factor)))
-        changed = replace(good, found=replace(good.found, laws=laws))
-        return report.verdicts([[changed]], 1e7)[2]
 
-    assert verdict(30).word == "reproduced"
-    assert verdict(30_000).word == "in part"
-    assert verdict(30).ours == "−96.7%; B₁/B₂ = 30"
-    assert verdict(0.5).word == "not reproduced"
+@pytest.mark.parametrize(
+    ("beta", "word"),
+    [(1.16, Word.REPRODUCED), (1.3, Word.LARGER), (1.05, Word.PART), (0.9, Word.FAILED)],
+)
+def test_the_rise_of_beta_has_to_have_the_papers_size(beta, word):
+    assert judged([changed(beta=beta)])["table-2-beta"].word == word
+
+
+@pytest.mark.parametrize(
+    ("factor", "word"),
+    [
+        (1.0, Word.REPRODUCED),
+        (1.09, Word.REPRODUCED),
+        (1 / 1.09, Word.REPRODUCED),
+        (1.12, Word.PART),
+        (1 / 1.12, Word.PART),
+        (1.49, Word.PART),
+        (1.51, Word.FAILED),
+        (math.nan, Word.FAILED),
+    ],
+)
+def test_equation_9_agrees_within_a_tenth(factor, word):
+    exact = replace(GOOD, measured=GOOD.predicted())
+    off = replace(GOOD, measured=GOOD.predicted() * factor)
+    assert judged([exact, off])["eq-9"].word == word
+
+
+def test_an_extrapolation_needs_a_long_run_and_a_growing_ratio():
+    right, wrong = changed(b=0.1, beta=1.2), changed(b=0.1, beta=0.9)
+    assert judged([right])["11"].word == Word.SMALLER
+    for runs, word in (
+        ([right], Word.REPRODUCED),
+        ([right, right, wrong], Word.PART),
+        ([wrong], Word.FAILED),
+    ):
+        assert judged(runs, horizon=1e6)["11"].word == word
+
+
+def test_what_rivals_miss_is_shown_by_form_and_policy():
+    rows = report.rivals_table([GOOD, GOOD]).splitlines()
+    assert [row.split(" | ")[0].removeprefix("| ") for row in rows[2:]] == list(RIVALS)
+    assert "too few steps" in report.rivals_table([replace(GOOD, misses={})])
 
 
 SHORT = BETTER | {name: BETTER[name][..., :11] for name in ("curve_steps", "test_curves")}
@@ -281,10 +420,10 @@ def test_a_run_without_a_law_says_why():
     assert (b, beta, measured, predicted) == (report.NO_LAW, report.NO_LAW, "1.50", report.NO_LAW)
     assert change.startswith("−")
     assert report.border_sentence([none]) == ""
-    found = {verdict.item: verdict for verdict in report.verdicts([[none]], 1e7)}
+    found = judged([none])
     assert len(found) == 7
-    assert {verdict.word for verdict in found.values()} == {"not attempted at this scale"}
-    assert found["Table 2: AR grows with the scale"].ours == "1.50"
+    assert {verdict.word for verdict in found.values()} == {Word.SMALLER}
+    assert found["table-2-ar"].ours == "1.50"
 
 
 def test_runs_of_which_one_has_no_law():
@@ -292,11 +431,11 @@ def test_runs_of_which_one_has_no_law():
     alone = report.law_row("", [good])
     assert report.law_row("", [good, none]) == ["; no law in 1 of 2", *alone[1:]]
     assert report.rung_row([good, none])[0] == report.rung_row([good])[0]
-    whole, part = (report.verdicts([rung], 1e7) for rung in ([good], [good, none]))
-    assert [verdict.word for verdict in whole][:2] == ["reproduced", "reproduced"]
-    assert [verdict.word for verdict in part][:2] == ["not reproduced", "in part"]
-    assert part[0].ours.endswith("; no law in 1")
-    assert part[5].word == "not reproduced"
+    whole, part = judged([good]), judged([good, none])
+    assert whole["table-1"].word == whole["tables-1-2"].word == Word.REPRODUCED
+    assert part["table-1"].word == part["tables-1-2"].word == Word.FAILED
+    assert part["table-1"].ours.endswith("; no law in 1")
+    assert part["eq-9"].word == Word.FAILED
 
 
 def test_sentences_follow_the_numbers():
@@ -332,7 +471,7 @@ def test_how_far_seeds_are_apart():
 def test_ratio_from_relative_changes():
     """The coefficients themselves cancel but for B of conventional learning."""
     b, beta, steps = -0.937, 0.187, 4000
-    value, low, high = report.from_changes(b, beta, steps)
+    value, low, high = paper.from_changes(b, beta, steps)
     for own in (0.115, 0.12, 0.125):
         exact = equation_9((3.16e8, own), (3.16e8 * (1 + b), own * (1 + beta)), steps)
         assert value == pytest.approx(float(exact))

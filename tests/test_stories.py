@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llbook.data import stories as corpora
+from llbook.data.grammar import grammar_stories
 from llbook.data.perturb import edit_distance, perturb
 from llbook.data.stories import (
     HUB_FILE,
     HUB_REVISION,
+    HUB_SHA256,
     SEPARATOR,
     download_tinystories,
-    grammar_stories,
     load_corpus,
     read_stories,
+    text_at_hand,
 )
 from llbook.data.tokens import build_vocabulary, encode_texts
 from llbook.data.windows import story_examples
@@ -55,6 +58,20 @@ def test_a_file_and_the_variable(tmp_path, monkeypatch):
     assert named.sha256 == hashlib.sha256(f"One.\n{SEPARATOR}\nTwo.".encode()).hexdigest()
     monkeypatch.setenv("LLBOOK_TINYSTORIES", str(file))
     assert load_corpus("tinystories").sha256 == named.sha256
+
+
+def test_the_text_at_hand_is_named_by_its_content(tmp_path, monkeypatch):
+    assert text_at_hand() == "grammar"
+    file = tmp_path / "text.txt"
+    with monkeypatch.context() as downloaded:
+        downloaded.setattr(corpora, "download_tinystories", lambda **_: file)
+        assert text_at_hand() == HUB_SHA256
+    file.write_text("One.")
+    monkeypatch.setenv("LLBOOK_TINYSTORIES", str(file))
+    assert text_at_hand() == hashlib.sha256(b"One.").hexdigest()
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match="LLBOOK_TINYSTORIES: got '.*text.txt'; expected"):
+        text_at_hand()
 
 
 @pytest.mark.parametrize(
@@ -134,6 +151,11 @@ def test_a_download_is_checked_cached_and_found_again(hub):
     assert download_tinystories(sha256=digest) == path
     assert hub.fetched == [(0, len(TEXT))]
     hub.shutdown()
+    assert download_tinystories(cached_only=True, sha256=digest) == path
+    # a cache that cannot be written to serves too, though nothing is noted in it
+    mark = path.with_name(f"{path.name}.checked")
+    mark.unlink()
+    mark.mkdir()
     assert download_tinystories(cached_only=True, sha256=digest) == path
 
 

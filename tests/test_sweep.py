@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,20 +16,23 @@ import nbformat
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT, run_llbook
+from conftest import ROOT
 from scipy import stats
 
 from llbook.cli import main
 from llbook.figures import style
 from llbook.figures import sweep as figures
 from llbook.parameters import ParameterError
-from llbook.publish import runner
+from llbook.publish import schema as schemas
+from llbook.publish import sweep as sweeps
+from llbook.publish.kernel import Settings
 from llbook.publish.profiles import overrides
-from llbook.publish.sweep import read_points, sweep_points
+from llbook.publish.schema import read_points
+from llbook.publish.sweep import sweep_points
 from llbook.report.sweep import interval, read_table, recorded_table
 from llbook.runs.store import RunStore
 
-PERCEPTRON = runner.schema(ROOT / "book", "perceptron")
+PERCEPTRON = schemas.schema(ROOT / "book", "perceptron")
 SMALL = overrides("smoke", "perceptron")
 
 
@@ -98,6 +102,7 @@ def build(tmp_path, monkeypatch):
         (["objective", "-p", "seed=0..1"], "stores no run"),
         (["perceptron", "--scheduler", "tcp://a:1", "--workers", "2"], "has its own"),
         (["perceptron", "--workers", "0"], "--workers"),
+        (["language_model", "-p", "path=none.txt"], "data.path: got 'none.txt'; expected the name"),
     ],
 )
 def test_command_refuses_before_anything_starts(build, arguments, message):
@@ -124,12 +129,13 @@ def rows_of(build):
         return list(csv.DictReader(file)), table.parent
 
 
-def test_sweep_with_a_failing_point_and_again(tmp_path):
-    build = tmp_path / "build"
+def test_sweep_with_a_failing_point_and_again(build, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (tmp_path / "points.yaml").write_text("- seed: 0\n- device: cuda\n- seed: 1\n")
     arguments = ["sweep", "perceptron", "-f", str(tmp_path / "points.yaml"), "--profile", "smoke"]
-    first = run_llbook(*arguments, build=build, CUDA_VISIBLE_DEVICES="")
-    assert first.returncode == 1
+    first = CliRunner().invoke(main, arguments)
+    assert first.exit_code == 1
     assert "3 points, 0 of them stored" in first.stdout
     assert "1 failed:\ndevice = cuda: RuntimeError: device: got 'cuda'" in first.stderr
     assert "Traceback" not in first.stderr
@@ -148,11 +154,19 @@ def test_sweep_with_a_failing_point_and_again(tmp_path):
     assert any("image/svg+xml" in o.get("data", {}) for o in outputs)
     assert {path.name for path in build.iterdir()} == {"runs"}
 
-    again = run_llbook(*arguments, build=build, CUDA_VISIBLE_DEVICES="")
+    monkeypatch.setattr(sweeps, "execute_once", lambda *_, **__: (drawn, []))
+    again = CliRunner().invoke(main, arguments)
     assert "3 points, 2 of them stored" in again.stdout
     assert "3/3 device = cuda: failed" in again.stdout
     rows, _ = rows_of(build)
     assert [row["state"] for row in rows] == ["stored", "failed", "stored"]
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leaves the drawing out where a test is about the points."""
+    monkeypatch.setattr(sweeps, "execute_once", lambda *_, **__: (nbformat.v4.new_notebook(), []))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 def start(build, *arguments):
@@ -194,20 +208,26 @@ in_proc = pytest.mark.skipif(
 
 
 @in_proc
-def test_lost_worker_is_replaced(tmp_path):
-    build = tmp_path / "build"
+def test_lost_worker_is_replaced(build, undrawn):
     # long enough to be met while they are computed
     small = SMALL | {"epochs": 500, "measure_every": 250}
     options = [option for name, value in small.items() for option in ("-p", f"{name}={value}")]
-    process = start(build, *("-m", "llbook", "sweep", "perceptron"), *options, "-p", "seed=0..2")
-    worker = wait_for(lambda: next(iter(holders(build / "runs")), None))
-    assert worker != process.pid
-    os.kill(worker, signal.SIGKILL)
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
+    killed = []
+
+    def kill():
+        worker = wait_for(lambda: next(iter(holders(build / "runs")), None))
+        killed.append(worker)
+        os.kill(worker, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    result = CliRunner().invoke(main, ["sweep", "perceptron", *options, "-p", "seed=0..2"])
+    killer.join()
+    assert killed and os.getpid() not in killed
+    assert result.exit_code == 0, result.output
     rows, _ = rows_of(build)
     assert [row["state"] for row in rows] == ["computed"] * 3
-    assert "Traceback" not in output + errors
+    assert "Traceback" not in result.output
 
 
 @in_proc
@@ -220,7 +240,7 @@ def test_interrupted_sweep_leaves_no_process(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Interrupted; the points that are done are stored" in errors
+    assert "Interrupted; the same command goes on from what is stored" in errors
     assert "Traceback" not in errors
     wait_for(lambda: not holders(build / "runs"))
     assert {path.name for path in build.iterdir()} == {"runs"}
@@ -239,8 +259,7 @@ if __name__ == "__main__":
 """
 
 
-def test_sweep_on_a_scheduler_that_is_there(tmp_path):
-    build = tmp_path / "build"
+def test_sweep_on_a_scheduler_that_is_there(build, tmp_path, undrawn):
     (tmp_path / "scheduler.py").write_text(SCHEDULER)
     cluster = subprocess.Popen(
         [sys.executable, str(tmp_path / "scheduler.py")],
@@ -249,22 +268,30 @@ def test_sweep_on_a_scheduler_that_is_there(tmp_path):
         stderr=subprocess.DEVNULL,
         text=True,
         cwd=tmp_path,
-        env=os.environ | {"LLBOOK_BUILD": str(build), "PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
+    heard = []
+
+    def report(line):
+        heard.append(line)
+        if "no workers so far: waiting" in line:
+            cluster.stdin.write("\n")  # as a queue that gets round to it
+            cluster.stdin.flush()
+
+    late = threading.Timer(300, cluster.kill)  # a sweep waits for workers as long as it takes
+    late.start()
     try:
         address = cluster.stdout.readline().strip()
-        arguments = ["sweep", "perceptron", "--profile", "smoke", "--scheduler", address]
-        sweep = start(build, "-m", "llbook", *arguments, "-p", "seed=4,5")
-        seen = [sweep.stdout.readline(), sweep.stdout.readline()]
-        assert f"{address} has no workers so far: waiting" in seen[1]
-        cluster.stdin.write("\n")  # as a queue that gets round to it
-        cluster.stdin.flush()
-        output, errors = sweep.communicate(timeout=300)
-        assert sweep.returncode == 0, errors
-        assert "2/2" in output
+        settings = Settings(ROOT / "book", build, report=report)
+        points = sweep_points(PERCEPTRON, [("seed", "4,5")], base=SMALL)
+        done = sweeps.sweep(PERCEPTRON, settings, points, scheduler=address)
+        assert done.failed == []
+        assert address in heard[1]
+        assert heard[-1].startswith("2/2 seed = ")
         rows, _ = rows_of(build)
         assert [row["state"] for row in rows] == ["computed"] * 2
     finally:
+        late.cancel()
         cluster.communicate("\n", timeout=60)
 
 

@@ -1,13 +1,15 @@
+import dataclasses
+
 import pytest
 import torch
 
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
+from llbook.tasks.language import Transformer
 from llbook.tasks.transformer import (
     PAD,
     Architecture,
     Prefix,
-    Transformer,
     initial_parameters,
     logits,
     parameter_count,
@@ -45,8 +47,8 @@ def test_the_papers_model_has_1682688_parameters():
     assert initial_parameters(Architecture(), seed=0).shape == (1_682_688,)
 
 
-@pytest.mark.parametrize("scale", ["head", "hidden"])
-def test_logits_against_torch_modules(scale):
+@pytest.mark.parametrize(("scale", "activation"), [("head", "relu"), ("hidden", "gelu")])
+def test_logits_against_torch_modules(scale, activation):
     """An independent build from torch.nn gives the same scores."""
     arch = Architecture(
         vocabulary=7,
@@ -54,6 +56,7 @@ def test_logits_against_torch_modules(scale):
         layers=1,
         hidden=8,
         heads=2,
+        activation=activation,
         attention_scale=scale,
         initial_scale=0.5,
     )
@@ -80,7 +83,7 @@ def test_logits_against_torch_modules(scale):
     )
     x = x + mixed.transpose(1, 2).flatten(2) @ arrays["0.attention.out"]
     y = norm(x, arrays["0.feedforward.norm"]) @ arrays["0.feedforward.in"]
-    x = x + torch.relu(y) @ arrays["0.feedforward.out"]
+    x = x + getattr(torch.nn.functional, activation)(y) @ arrays["0.feedforward.out"]
     expected = norm(x, arrays["norm"]) @ arrays["out"]
     torch.testing.assert_close(logits(arch, theta, tokens), expected, rtol=1e-12, atol=1e-12)
 
@@ -112,6 +115,35 @@ def test_losses_are_means_over_the_predicted_positions(task):
     torch.testing.assert_close(losses[0], expected, rtol=1e-12, atol=0)
     each = token_losses(scores[None], row[None, 1:])
     torch.testing.assert_close(each.mean(), expected, rtol=1e-12, atol=0)
+
+
+def test_either_activation_has_the_gradient_of_small_differences():
+    """With GELU, which has all derivatives, their error is of second order in the step."""
+    errors = {}
+    for activation in ("relu", "gelu"):
+        arch = dataclasses.replace(TINY, activation=activation, initial_scale=0.3)
+        sets = (_tokens(5, 6, seed=s) for s in (1, 2, 3))
+        initial = initial_parameters(arch, seed=4, dtype=torch.float64)
+        task = Transformer(arch, *sets, initial=initial, learning_rate=0.5)
+        policy = constant_policy(task, 6)
+        process = train(task, policy)
+        gradient = policy_gradient(task, policy, process)
+        unrolled = policy_gradient(task, policy, process, strategy="unrolled")
+        torch.testing.assert_close(gradient, unrolled, rtol=1e-9, atol=1e-12)
+
+        def area(policy, task=task):
+            trajectory = train(task, policy).trajectory
+            return float(task.trajectory_losses(trajectory, task.desired)[1:].sum())
+
+        slope = gradient - gradient.mean(1, keepdim=True)  # keeps the sums of the rows
+        slope /= slope.abs().max()
+        for step in (1e-5, 1e-6):
+            measured = (area(policy + step * slope) - area(policy - step * slope)) / (2 * step)
+            expected = float((gradient * slope).sum())
+            errors[activation, step] = abs(measured / expected - 1)
+    assert errors["relu", 1e-6] < 1e-6
+    assert errors["gelu", 1e-6] < 1e-5
+    assert errors["gelu", 1e-5] / errors["gelu", 1e-6] == pytest.approx(100, rel=0.1)
 
 
 def test_adjoints_agree(task):

@@ -16,6 +16,7 @@ from llbook.measures.law import (
     contributions,
     first_order_gap,
     future_contributions,
+    permuted_similarity,
     similarity,
     support,
     zero_weight_share,
@@ -179,7 +180,8 @@ class LawMeasures(Collector):
     ``support_share``: ``test_curves``, ``similarity``, ``future_similarity`` (E, T + 1 or T), a row
     per measured epoch; ``first_desired``, ``last_desired`` (T + 1,); and of the last policy
     ``gap``, ``relative_gap``, ``future_mean``, ``support`` (T,), ``idle`` and
-    ``idle_without_weight`` (T,): how many examples have CT ≤ 0, and how many of them γ = 0.
+    ``idle_without_weight`` (T,): how many examples have CT ≤ 0, and how many of them γ = 0;
+    ``permuted_similarity`` (draws,): the largest SIM_t of its weights dealt to other examples.
     """
 
     CURVES: ClassVar[tuple[str, ...]] = ("test_curves", "similarity", "future_similarity")
@@ -225,6 +227,7 @@ class LawMeasures(Collector):
                 "support": support(policy).sum(1),
                 "idle": idle.sum(1),
                 "idle_without_weight": (idle & ~support(policy)).sum(1),
+                "permuted_similarity": permuted_similarity(instant, policy),
             } | self.of_last(epoch, instant)
 
     def of_each(self, epoch: Epoch) -> tuple[dict[str, float], dict[str, Tensor]]:

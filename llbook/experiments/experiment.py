@@ -22,7 +22,9 @@ import torch.distributed
 
 from llbook.experiments.collecting import Arrays, Collector, SearchConfig, collected
 from llbook.optimal.distributed import process_count, told
-from llbook.runs.store import Run, default_store, load_record, record_path, save_record
+from llbook.runs.records import load_record, record_path, save_record
+from llbook.runs.run import Run
+from llbook.runs.store import default_store
 from llbook.tasks.task import Task
 
 __all__ = ["REGISTERED", "Experiment", "Recorded", "registry"]
@@ -96,6 +98,10 @@ class Experiment(Generic[C]):
     known_by_facts: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     shared: bool = False
+
+    def all_code(self) -> tuple[str, ...]:
+        """Modules and packages whose source decides its results."""
+        return (*_CODE, *self.code)
 
     def compute(
         self, config: C, *, progress: bool = False, checkpoint: Path | None = None
@@ -281,13 +287,17 @@ class Experiment(Generic[C]):
             self.name,
             settings | self.facts(config),
             compute,
-            (*_CODE, *self.code),
+            self.all_code(),
+            libraries=self.libraries,
             resumable=True,
         )
 
 
 # What decides the results of every experiment.
-_CODE = ("llbook.tasks.task", "llbook.optimal", "llbook.measures", "llbook.experiments.collecting")
+_CODE = (
+    *("llbook.tasks.task", "llbook.tasks.identity", "llbook.optimal", "llbook.measures"),
+    "llbook.experiments.collecting",
+)
 
 
 def _without(settings: Mapping[str, Any], dotted: Iterable[str]) -> dict[str, Any]:

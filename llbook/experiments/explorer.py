@@ -21,7 +21,7 @@ from llbook.experiments.perceptron import PerceptronConfig
 from llbook.measures.law import contributions, similarity, support
 from llbook.optimal.search import Epoch
 from llbook.parameters import Parameters, Section
-from llbook.runs.store import Run
+from llbook.runs.run import Run
 from llbook.tasks.task import Task
 
 __all__ = [

@@ -27,9 +27,10 @@ from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.distributed import Shared, process_count, share
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.search import Epoch
-from llbook.parameters import Section
+from llbook.parameters import FileName, Section
+from llbook.tasks.language import Transformer
 from llbook.tasks.task import Task
-from llbook.tasks.transformer import Architecture, Transformer, initial_parameters
+from llbook.tasks.transformer import Architecture, initial_parameters
 
 __all__ = [
     "LADDER",
@@ -55,7 +56,9 @@ class _Stories(Section):
         "auto",
         description="the text: TinyStories by name, the built-in grammar, or whichever is at hand",
     )
-    path: str = Field("", description="a file of stories (plain or .gz), in the place of `corpus`")
+    path: FileName = Field(
+        "", description="a file of stories (plain or .gz), in the place of `corpus`"
+    )
     size: int = Field(128, ge=2, le=2**20, description="N, training examples")
     desired_size: int = Field(
         128, ge=1, le=2**20, description="K, desired and, again, test examples"
@@ -72,6 +75,9 @@ class _LanguageModel(Section):
     layers: int = Field(2, ge=1, le=48, description="blocks of the Transformer")
     hidden: int = Field(32, ge=2, le=8192, description="width of the residual stream")
     heads: int = Field(4, ge=1, le=128, description="attention heads; they divide `hidden`")
+    activation: Literal["relu", "gelu"] = Field(
+        "relu", description="of the feed-forward layers; J is smooth with gelu alone"
+    )
     attention_scale: Literal["head", "hidden"] = Field(
         "head", description="attention scores are divided by the root of this size"
     )
@@ -167,6 +173,7 @@ def build_task(config: LanguageModelConfig) -> Transformer | Shared:
         layers=config.model.layers,
         hidden=config.model.hidden,
         heads=config.model.heads,
+        activation=config.model.activation,
         attention_scale=config.model.attention_scale,
         initial_scale=config.model.initial_scale,
     )
@@ -331,6 +338,15 @@ LANGUAGE_MODEL = Experiment(
     measure=LanguageModelMeasures,
     code=("llbook.data", "llbook.tasks", "llbook.experiments.language_model"),
     recorded={
+        "short-gelu": Recorded(
+            {"steps": 40, "size": 64, "vocabulary": 350, "activation": "gelu"}, optional=True
+        ),
+        "long-two-stage": Recorded(
+            {"steps": 160, "size": 256, "vocabulary": 450}
+            | {"method": "two-stage", "epochs": 16, "measure_every": 3},
+            seeds=(0,),
+            optional=True,
+        ),
         "short": Recorded({"steps": 40, "size": 64, "vocabulary": 350}),
         "laptop": Recorded(),
         "long": Recorded({"steps": 160, "size": 256, "vocabulary": 450}),

@@ -178,7 +178,10 @@ PERCEPTRON = Experiment(
     config=PerceptronConfig,
     build=build_task,
     measure=PerceptronMeasures,
-    code=("llbook.data.teacher", "llbook.tasks.perceptron", "llbook.experiments.perceptron"),
+    code=(
+        *("llbook.data.teacher", "llbook.tasks.perceptron", "llbook.tasks.closed_form"),
+        "llbook.experiments.perceptron",
+    ),
     recorded={
         "headline": Recorded(),
         "as-printed": Recorded(_PRINTED),

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from llbook.figures import style
 
 if TYPE_CHECKING:
-    from llbook.compression.coding import Trace
+    from llbook.compression.codec import Trace
 
 __all__ = ["area_and_code", "code_sizes", "learning_speeds"]
 

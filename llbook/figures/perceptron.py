@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import curve_fit
 
 from llbook.figures import style
+from llbook.figures.search import evaluations
 
 __all__ = [
     "compression_fit",
@@ -80,18 +81,18 @@ def loss_curves(run: Arrays, *, paper_ratio: float | None = None, from_zero: boo
 def search_progress(
     run: Arrays, *, paper: tuple[float, float] | None = None, from_zero: bool = True
 ) -> Figure:
-    """Figure 4: AUC/T on both sets, and CR in both unit conventions, over search epochs.
+    """Figure 4: AUC/T on both sets, and CR in both unit conventions, over gradient evaluations.
 
     Args:
         run: arrays of a run.
         paper: the paper's AUC/T before and after, drawn as marks.
         from_zero: whether both scales begin at zero.
     """
-    epochs = run["history_epoch"]
+    spent = evaluations(run)
     figure, (left, right) = style.subplots(1, 2, figsize=(8.2, 3.6))
-    left.plot(epochs, run["history_auc"], color=style.NEAR_OPTIMAL, label="test")
+    left.plot(spent, run["history_auc"], color=style.NEAR_OPTIMAL, label="test")
     left.plot(
-        epochs,
+        spent,
         run["history_desired_auc"],
         color=style.CONVENTIONAL,
         linestyle="--",
@@ -99,7 +100,7 @@ def search_progress(
     )
     if paper is not None:
         left.plot(
-            [epochs[0], epochs[-1]],
+            [spent[0], spent[-1]],
             paper,
             color=style.PAPER,
             marker="D",
@@ -107,17 +108,17 @@ def search_progress(
             label="paper, read off Fig. 4a",
             clip_on=False,
         )
-    left.set(xlabel="search epoch", ylabel="AUC / T (nats)")
+    left.set(xlabel="gradient evaluations", ylabel="AUC / T (nats)")
     left.legend()
     right.plot(
-        epochs,
+        spent,
         run["history_cr_mixed"],
         color=style.NEAR_OPTIMAL,
         linestyle="--",
         label="paper's: bits over nats",
     )
-    right.plot(epochs, run["history_cr"], color=style.NEAR_OPTIMAL, label="in one unit")
-    right.set(xlabel="search epoch", ylabel="compression ratio CR (test)")
+    right.plot(spent, run["history_cr"], color=style.NEAR_OPTIMAL, label="in one unit")
+    right.set(xlabel="gradient evaluations", ylabel="compression ratio CR (test)")
     if from_zero:
         left.set_ylim(bottom=0)
         right.set_ylim(bottom=0)
@@ -247,8 +248,13 @@ def zero_weights(run: Arrays) -> Figure:
     return figure
 
 
-def learned_weights(run: Arrays) -> Figure:
-    """Figure 9: distribution of γ_{n,t}/max_n γ_{n,t} over examples already learned."""
+def learned_weights(run: Arrays, bound: float, share: float) -> Figure:
+    """Figure 9: distribution of γ_{n,t}/max_n γ_{n,t} over examples already learned.
+
+    Args:
+        run: its arrays.
+        bound, share: the paper's; more than this share lies below the bound.
+    """
     counts = run["learned_counts"]
     figure, axes = style.subplots()
     total = counts.sum()
@@ -263,13 +269,13 @@ def learned_weights(run: Arrays) -> Figure:
     else:
         edges = np.linspace(0, 1, len(counts) + 1)
         axes.plot(edges, 100 * np.concatenate([[0], counts.cumsum()]) / total)
-        axes.axvline(0.2, color=style.PAPER, linestyle="--", linewidth=1.2)
+        axes.axvline(bound, color=style.PAPER, linestyle="--", linewidth=1.2)
         axes.axhline(
-            90,
+            100 * share,
             color=style.PAPER,
             linestyle="--",
             linewidth=1.2,
-            label="paper: more than 90% below 0.2",
+            label=f"paper: more than {100 * share:.0f}% below {bound:g}",
         )
         axes.legend(loc="lower right")
     axes.set(

@@ -25,6 +25,7 @@ __all__ = [
     "contributions",
     "first_order_gap",
     "future_contributions",
+    "permuted_similarity",
     "similarity",
     "support",
     "zero_weight_share",
@@ -103,6 +104,36 @@ def _similarity(contribution: Tensor, policy: Tensor) -> Tensor:
     mean = (policy * contribution).sum(1)
     spread = ((contribution - mean[:, None]) * used).square_().sum(1) / members
     return torch.where(members >= 2, mean / spread.sqrt(), torch.nan)
+
+
+def permuted_similarity(
+    contribution: Tensor, policy: Tensor, *, draws: int = 20, seed: int = 0
+) -> Tensor:
+    """The largest SIM_t of policies whose weights are dealt to other examples at random.
+
+    Each draw hands the columns of the policy to the examples in a new order: every step
+    keeps its weights, and what remains is how large SIM_t gets on so few examples by chance.
+
+    Args:
+        contribution: instant or future contributions, shape (T, N).
+        policy: γ, shape (T, N).
+        draws: how many orders.
+        seed: of the orders.
+
+    Returns:
+        max_t SIM_t of each draw, shape (draws,); nan where no step has two weights.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    _check(contribution, policy)
+    generator = torch.Generator().manual_seed(seed)
+    orders = [torch.randperm(policy.shape[1], generator=generator) for _ in range(draws)]
+    largest = [
+        similarity(contribution, policy[:, order.to(policy.device)]).nan_to_num(-torch.inf).max()
+        for order in orders
+    ]
+    return torch.stack(largest).nan_to_num(neginf=torch.nan)
 
 
 class FirstOrderGap(NamedTuple):

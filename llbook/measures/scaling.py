@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,6 +34,7 @@ __all__ = [
     "bootstrap",
     "equation_9",
     "fit",
+    "thinned",
 ]
 
 STRETCH = 4.0
@@ -43,6 +45,8 @@ FEWEST = 16
 
 _POINTS = 100
 _FLOORS = 1 - np.geomspace(1, 0.02, 60)  # L_0 over the least loss: 0 to 0.98
+# B goes with a high power of L_0: each round looks between the neighbours of the best L_0 so far
+_ROUNDS, _BETWEEN = 5, 8
 
 
 class NoLawError(ValueError):
@@ -171,7 +175,7 @@ def fit(
         ValueError: shapes that do not fit; steps that do not rise; a t_0 that leaves too
             little; an L_0 that is not below every loss. The message says what was got.
     """
-    steps_, losses_ = _thinned(steps, losses)
+    steps_, losses_ = thinned(steps, losses)
     starts = _starts(steps_) if t0 is None else np.array([float(t0)])
     if t0 is not None and not _long_enough(steps_[steps_ > t0]):
         raise ValueError(f"t0: got {t0}; {_too_short(steps_)}")
@@ -179,22 +183,16 @@ def fit(
     floors = least * _FLOORS if l0 is None else np.array([float(l0)])
     if l0 is not None and not 0 <= l0 < least:
         raise ValueError(f"l0 must be in [0, {least:.6g}), below the least loss, got {l0}")
-    log_b, beta, r2 = _lines(steps_, losses_[None], starts, floors[None])
-    mean = r2[0].mean(0)  # (G, S)
+    tried, mean = _search(steps_, losses_[None], starts, floors[None])
     if not np.isfinite(mean).any():
         raise NoLawError("a curve does not fall over any stretch that is long enough for a law")
-    g, s = np.unravel_index(int(np.argmax(mean)), mean.shape)
+    g, s = np.unravel_index(int(np.argmax(mean[0])), mean[0].shape)
+    lines = _lines(steps_, losses_[None], starts[[s]], tried[:, [g]])
     laws = tuple(
-        Law(
-            float(log_b[0, c, g, s]),
-            float(beta[0, c, g, s]),
-            float(floors[g]),
-            float(starts[s]),
-            float(r2[0, c, g, s]),
-        )
-        for c in range(len(losses_))
+        Law(float(log_b), float(beta), float(tried[0, g]), float(starts[s]), float(r2))
+        for log_b, beta, r2 in zip(*(part[0, :, 0, 0] for part in lines), strict=True)
     )
-    return Fit(laws, steps_, losses_, starts, floors, mean)
+    return Fit(laws, steps_, losses_, starts, tried[0], mean[0])
 
 
 def bootstrap(found: Fit, *, draws: int = 200, seed: int = 0) -> Draws:
@@ -226,12 +224,11 @@ def bootstrap(found: Fit, *, draws: int = 200, seed: int = 0) -> Draws:
         floors = curves.min((1, 2))[:, None] * _FLOORS
     else:
         floors = np.repeat(found.floors[None], draws, 0)
-    log_b, beta, r2 = _lines(found.steps, curves, found.starts, floors)
-    mean = r2.mean(1)  # (D, G, S)
-    best = mean.reshape(draws, -1).argmax(1)
-    g, s = np.unravel_index(best, mean.shape[1:])
+    floors, mean = _search(found.steps, curves, found.starts, floors)
+    g, s = _best(mean)
     rows = np.arange(draws)
-    chosen = log_b[rows, :, g, s], beta[rows, :, g, s], floors[rows, g], found.starts[s]
+    log_b, beta, _ = _lines(found.steps, curves, found.starts, floors[rows, g][:, None])
+    chosen = log_b[rows, :, 0, s], beta[rows, :, 0, s], floors[rows, g], found.starts[s]
     falls = np.isfinite(mean[rows, g, s])
     return Draws(*(np.where(falls, part.T, np.nan).T for part in chosen))
 
@@ -262,9 +259,12 @@ def equation_9(
     return np.exp(ratio * np.log(b1) - np.log(b2) + (1 - ratio) * logs)
 
 
-def _thinned(
-    steps: ArrayLike, losses: ArrayLike
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def thinned(steps: ArrayLike, losses: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Curves (C, M) in nats at steps t ≥ 1, at most a hundred, as even in ln t as they come.
+
+    Raises:
+        NoLawError, ValueError: as :func:`fit`.
+    """
     t = np.asarray(steps, dtype=float)
     curves = np.atleast_2d(np.asarray(losses, dtype=float))
     if t.ndim != 1 or curves.ndim != 2 or curves.shape[1] != len(t):
@@ -301,6 +301,37 @@ def _starts(steps: NDArray[np.float64]) -> NDArray[np.float64]:
     """Every t_0 after which enough is left; 0 first, which leaves nothing out."""
     candidates = np.concatenate([[0.0], steps])
     return np.array([t for t in candidates if _long_enough(steps[steps > t])])
+
+
+def _search(
+    steps: NDArray[np.float64],
+    curves: NDArray[np.float64],
+    starts: NDArray[np.float64],
+    floors: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean r² of curves (D, C, M) over the L_0 given (D, G) and, round by round, finer ones.
+
+    Returns:
+        All L_0 that were tried, rising (D, G'), and r² there (D, G', S).
+    """
+    rows = np.arange(len(curves))
+    mean = _lines(steps, curves, starts, floors)[2].mean(1)
+    for _ in range(_ROUNDS if floors.shape[1] > 1 else 0):
+        g, _ = _best(mean)
+        low = floors[rows, np.maximum(g - 1, 0)]
+        high = floors[rows, np.minimum(g + 1, floors.shape[1] - 1)]
+        finer = np.linspace(low, high, _BETWEEN + 2, axis=1)[:, 1:-1]
+        order = np.argsort(floors := np.concatenate([floors, finer], 1), axis=1)
+        mean = np.concatenate([mean, _lines(steps, curves, starts, finer)[2].mean(1)], 1)
+        floors = np.take_along_axis(floors, order, 1)
+        mean = np.take_along_axis(mean, order[..., None], 1)
+    return floors, mean
+
+
+def _best(mean: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Places in (G, S) of the largest of each of the D r²."""
+    g, s = np.unravel_index(mean.reshape(len(mean), -1).argmax(1), mean.shape[1:])
+    return g, s
 
 
 def _lines(

@@ -15,10 +15,8 @@ that makes a resumed search the same, bit by bit.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from llbook.runs.files import replacing
+
 __all__ = [
     "FORMS",
     "DamagedCheckpoint",
@@ -36,8 +36,6 @@ __all__ = [
     "encode_policy",
     "load_checkpoint",
     "save_checkpoint",
-    "seconds_so_far",
-    "set_aside",
 ]
 
 FORMS = ("float32", "uint16", "uint8")
@@ -116,19 +114,13 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
     Raises:
         OSError: it cannot be written; the path is in the message.
     """
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        data = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        metadata = {"facts": json.dumps(facts), "sha256": digest(data)}
-        save_file(data, temporary, metadata=metadata)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):  # the message is about the first error
-            temporary.unlink(missing_ok=True)
-        raise OSError(f"cannot write the checkpoint {path}: {error}") from error
+    data = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    metadata = {"facts": json.dumps(facts), "sha256": digest(data)}
+    with replacing(path, "write the checkpoint", durable=True) as temporary:
+        try:
+            save_file(data, temporary, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -147,21 +139,3 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return tensors, facts
     except (SafetensorError, LookupError, TypeError, ValueError) as error:
         raise DamagedCheckpoint(f"{path} is not a checkpoint of a search: {error}") from error
-
-
-def seconds_so_far(path: Path) -> float:
-    """How long a search computed before its checkpoint; 0 without one that can be read."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return float(json.loads(file.metadata()["facts"])["seconds"])
-    except (OSError, SafetensorError, LookupError, TypeError, ValueError):
-        return 0.0
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file, to a name that is free; returns that."""
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    path.rename(aside)
-    return aside

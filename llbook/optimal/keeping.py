@@ -16,9 +16,9 @@ from llbook.optimal.checkpoint import (
     encode_policy,
     load_checkpoint,
     save_checkpoint,
-    set_aside,
 )
 from llbook.optimal.methods import Method
+from llbook.runs.files import set_aside
 from llbook.tasks.task import Task
 
 __all__ = ["Keeper", "Recorder"]

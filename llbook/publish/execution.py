@@ -18,12 +18,11 @@ def execution_text(facts: Mapping[str, Any], records: str = "records") -> str:
         facts: what the build writes into ``execution.json``.
         records: name of the folder of the recorded runs, as readers know it.
     """
-    machine = facts["machine"]
     notebooks: Mapping[str, Any] = facts["notebooks"]
     reused = sum(bool(notebook["reused"]) for notebook in notebooks.values())
     text = [
         f"Built at the profile `{facts['profile']}` by llbook {facts['llbook']}, "
-        f"Python {facts['python']}, on {machine['device']} ({machine['platform']}). "
+        f"Python {facts['python']}, on {facts['device']} ({facts['platform']}). "
         f"Of {len(notebooks)} notebooks, {len(notebooks) - reused} ran in this build; "
         f"{reused} had not changed since an earlier one and kept their outputs.",
         "## Notebooks",

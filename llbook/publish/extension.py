@@ -68,18 +68,16 @@ def _launch_buttons(app: Sphinx, config: Config) -> None:
 
 
 def _list_modules(app: Sphinx, document: str, source: list[str]) -> None:
-    """A line ``% modules: package`` becomes the documentation of the package's modules."""
+    """A line ``% modules: NAME`` becomes the documentation of a package's modules, or of a module."""
 
     def listed(match: re.Match[str]) -> str:
         spec = importlib.util.find_spec(match[1])
-        if spec is None or spec.submodule_search_locations is None:
-            raise ValueError(f"{document}: no package {match[1]!r}")
-        names = sorted(
-            module.name for module in pkgutil.iter_modules(spec.submodule_search_locations)
-        )
+        if spec is None:
+            raise ValueError(f"{document}: no module {match[1]!r}")
+        inner = pkgutil.iter_modules(spec.submodule_search_locations or ())
+        names = sorted(f"{match[1]}.{module.name}" for module in inner) or [match[1]]
         return "\n\n".join(
-            f"### `{match[1]}.{name}`\n\n"
-            f"```{{eval-rst}}\n.. automodule:: {match[1]}.{name}\n   :members:\n```"
+            f"### `{name}`\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```"
             for name in names
         )
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,9 +13,15 @@ from filelock import Timeout
 
 from llbook.experiments.experiment import registry
 from llbook.publish.runner import executed_notebooks
-from llbook.runs.store import Entry, RunStore, changes
+from llbook.publish.schema import Schema, UnknownName
+from llbook.publish.tables import readable
+from llbook.runs.entries import Entry, entries
+from llbook.runs.files import leftovers, remove, size
+from llbook.runs.key import changes, flat
+from llbook.runs.run import DamagedRun
+from llbook.runs.store import NotStored, RunStore, stored_only
 
-__all__ = ["Prunable", "notebooks", "prunable", "show", "stored"]
+__all__ = ["Prunable", "notebooks", "prunable", "show", "stored", "why"]
 
 
 def stored(build: Path) -> list[dict[str, Any]]:
@@ -31,7 +36,7 @@ def stored(build: Path) -> list[dict[str, Any]]:
             "age": round(entry.age.total_seconds()),
             "machine": entry.provenance.get("device", "unknown"),
         }
-        for entry in RunStore(build / "runs").entries()
+        for entry in entries(build / "runs")
     ]
 
 
@@ -42,7 +47,7 @@ def notebooks(build: Path) -> list[dict[str, Any]]:
             "id": folder.name,
             "state": facts["state"],
             "parameters": [f"{name} = {value}" for name, value in facts["changed"].items()],
-            "size": _size(folder),
+            "size": size(folder),
             "age": round(_age(facts["date"]).total_seconds()),
             "machine": facts.get("device", "unknown"),
         }
@@ -54,18 +59,18 @@ def show(build: Path, id: str) -> dict[str, Any]:
     """All that is known of one run or executed notebook.
 
     Raises:
-        LookupError: there is none, or several begin with ``id``.
+        UnknownName: there is none, or several begin with ``id``.
         DamagedRun: the run's content does not have its checksum.
     """
-    store, entries, folders = _everything(build)
-    found = _one(id, [*entries, *folders])
+    known, folders = _everything(build)
+    found = _one(id, [*known, *folders])
     if found in folders:
         facts = dict(folders[found])
         lists = {"parameters": facts.pop("parameters"), "runs": facts.pop("runs", [])}
         lists["runs"] = {run["id"]: run["state"] for run in lists["runs"]}
         facts.pop("changed")
         return {"id": found, "folder": str(build / "runs" / "notebooks" / found), **facts, **lists}
-    entry = entries[found]
+    entry = known[found]
     shown = {
         "id": found,
         "state": entry.state,
@@ -73,17 +78,41 @@ def show(build: Path, id: str) -> dict[str, Any]:
         "size": entry.size,
         "age": round(entry.age.total_seconds()),
     }
-    if entry.state != "stored":
+    if not entry.config:
         return shown
-    run = store.load(found)
-    provenance = {k: v for k, v in run.provenance.items() if k not in ("parts", "versions")}
-    return {
-        **shown,
+    facts = {k: v for k, v in entry.provenance.items() if k not in ("parts", "versions")}
+    facts |= {f"{name} version": v for name, v in entry.provenance.get("versions", {}).items()}
+    shown |= {
         "outdated": entry.outdated() or "no",
-        "parameters": dict(_flat(run.config)),
-        "provenance": provenance | {f"{n} version": v for n, v in _versions(run).items()},
-        "arrays": {name: f"{a.dtype} {a.shape}" for name, a in sorted(run.arrays.items())},
+        "parameters": flat(entry.config),
+        "provenance": facts,
     }
+    if entry.state == "stored":
+        try:
+            arrays = RunStore(build / "runs").load(found).arrays
+        except DamagedRun as error:
+            raise DamagedRun(f"{found} is damaged: {error}; it will be computed anew") from None
+        shown["arrays"] = {name: f"{a.dtype} {a.shape}" for name, a in sorted(arrays.items())}
+    return shown
+
+
+def why(schema: Schema, values: Mapping[str, Any]) -> list[str]:
+    """Whether the run of a notebook is stored, and else how the nearest ones differ; in lines.
+
+    Raises:
+        UnknownName: the notebook shows no run.
+    """
+    try:
+        with stored_only():
+            run = schema.run(values)
+    except NotStored as error:
+        reason = f"the stored one is damaged: {error.damage}" if error.damage else "not stored"
+        lines = [f"{error.id}: {reason}; it would be computed"]
+        for id, differences in [*error.nearest.items()][:3]:
+            lines.append(f"  {id} differs in")
+            lines += [f"    {line}" for line in differences or ["nothing: its name is another's"]]
+        return lines if error.nearest else [*lines, "  there is no run of its kind in the store"]
+    return [f"{run.id}: stored, {readable('age', run.age.total_seconds())} old; it would be used"]
 
 
 @dataclass(frozen=True)
@@ -102,11 +131,16 @@ def prunable(
     """What to remove: the runs named, or else those of no use.
 
     Raises:
-        LookupError: there is no such run, or several begin so.
+        UnknownName: there is no such run, or several begin so.
     """
-    store, entries, folders = _everything(build)
-    chosen = {_one(id, [*entries, *folders]): "named" for id in ids}
-    for id, entry in entries.items() if not ids else ():
+    known, folders = _everything(build)
+    left = {
+        path.relative_to(build).as_posix(): path
+        for path in leftovers(build)
+        if path.parent != build / "runs"  # those are among the entries
+    }
+    chosen = {_one(id, [*known, *folders]): "named" for id in ids}
+    for id, entry in known.items() if not ids else ():
         if entry.state in ("damaged", "unfinished"):
             chosen[id] = entry.state
         elif outdated := entry.outdated():
@@ -116,25 +150,24 @@ def prunable(
     for id, facts in folders.items() if not ids else ():
         if older_than is not None and _age(facts["date"]) > older_than:
             chosen[id] = "old"
+    chosen |= dict.fromkeys(left if not ids else (), "unfinished")
     found = []
     for id, why in chosen.items():
-        if id in folders:
-            folder = build / "runs" / "notebooks" / id
-            found.append(Prunable(id, _size(folder), why, partial(_remove_folder, folder)))
+        if id in known:
+            found.append(Prunable(id, known[id].size, why, partial(_remove_run, known[id])))
         else:
-            entry = entries[id]
-            found.append(Prunable(id, entry.size, why, partial(_remove_run, store, entry)))
+            path = left.get(id, build / "runs" / "notebooks" / id)
+            found.append(Prunable(id, size(path), why, partial(_remove, path)))
     return found
 
 
-def _everything(build: Path) -> tuple[RunStore, dict[str, Entry], dict[str, dict[str, Any]]]:
-    store = RunStore(build / "runs")
-    entries = {}
-    for entry in store.entries():
-        # a search that is interrupted has the name of the run that it will be
-        name = entry.id if entry.state != "interrupted" else f"{entry.id}.checkpoint"
-        entries[name] = entry
-    return store, entries, {path.name: facts for path, facts in executed_notebooks(build).items()}
+def _everything(build: Path) -> tuple[dict[str, Entry], dict[str, dict[str, Any]]]:
+    # a search that is interrupted has the name of the run that it will be
+    known = {
+        entry.id if entry.state != "interrupted" else f"{entry.id}.checkpoint": entry
+        for entry in entries(build / "runs")
+    }
+    return known, {path.name: facts for path, facts in executed_notebooks(build).items()}
 
 
 def _one(id: str, known: list[str]) -> str:
@@ -144,13 +177,13 @@ def _one(id: str, known: list[str]) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise LookupError(f"{id!r} is the beginning of {len(found)}: {', '.join(found[:5])}")
-    raise LookupError(f"no run {id!r}; `llbook runs` lists them")
+        raise UnknownName(f"{id!r} is the beginning of {len(found)}: {', '.join(found[:5])}")
+    raise UnknownName(f"no run {id!r}; `llbook runs` lists them")
 
 
-def _remove_run(store: RunStore, entry: Entry) -> str:
+def _remove_run(entry: Entry) -> str:
     try:
-        store.remove(entry)
+        entry.remove()
     except Timeout:
         return f"{entry.id}: left, a process is using it"
     except OSError as error:
@@ -158,38 +191,19 @@ def _remove_run(store: RunStore, entry: Entry) -> str:
     return ""
 
 
-def _remove_folder(folder: Path) -> str:
+def _remove(path: Path) -> str:
     try:
-        shutil.rmtree(folder)
+        remove(path)
     except OSError as error:
-        return f"{folder}: left, {error.strerror}"
+        return f"{path}: left, {error.strerror}"
     return ""
 
 
 def _changed(entry: Entry) -> list[str]:
-    experiment = registry().get(entry.kind)
-    if experiment is None:
+    if (experiment := registry().get(entry.kind)) is None:
         return changes(entry.config, {})
     defaults = experiment.config().model_dump()
     return changes({k: v for k, v in entry.config.items() if k in defaults}, defaults)
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs = []
-    for name, value in config.items():
-        if isinstance(value, dict):
-            pairs += _flat(value, f"{prefix}{name}.")
-        else:
-            pairs.append((prefix + name, value))
-    return pairs
-
-
-def _versions(run: Any) -> dict[str, str]:
-    return run.provenance.get("versions", {})
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _age(date: str) -> timedelta:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import html.parser
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -25,6 +24,7 @@ from pypdf.generic import Fit, NameObject, RectangleObject, TextStringObject
 
 from llbook.publish.browser import chromium
 from llbook.publish.site import BookError, pages
+from llbook.runs.files import replacing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, PdfMargins
@@ -96,7 +96,10 @@ def print_book(root: Path, build_folder: Path, *, report: Callable[[str], None] 
     names = pages(root)
     if missing := [name for name in names if not (site / f"{name}.html").is_file()]:
         raise BookError(f"no page {site / missing[0]}.html: build the book first")
-    facts = json.loads((build_folder / "notebooks" / "execution.json").read_text(encoding="utf-8"))
+    execution = build_folder / "notebooks" / "execution.json"
+    if not execution.is_file():
+        raise BookError(f"no {execution}: build the book first")
+    facts = json.loads(execution.read_bytes())
     anchors = _anchors(site, names)
     with chromium() as browser:
         tab = browser.new_page(viewport={"width": _WIDTH, "height": 1100}, color_scheme="light")
@@ -171,7 +174,7 @@ def _front(
     captions = {part["chapters"][0]["file"]: part["caption"] for part in toc["parts"]}
     made = (
         f"Built at the profile {facts['profile']} by llbook {facts['llbook']} on "
-        f"{facts['machine']['device']} ({facts['machine']['platform']})."
+        f"{facts['device']} ({facts['platform']})."
     )
     length = 0
     while True:
@@ -261,10 +264,8 @@ def _write(
     writer.add_metadata({"/Title": title})
     writer.root_object[NameObject("/Lang")] = TextStringObject("en")
     writer.compress_identical_objects()
-    temporary = target.with_suffix(".partial")
-    with open(temporary, "wb") as file:
+    with replacing(target) as temporary, open(temporary, "wb") as file:
         writer.write(file)
-    os.replace(temporary, target)
 
 
 def _sheet_links(

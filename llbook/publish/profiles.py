@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
-
-from llbook.experiments.language_model import TABLE_2_ROW_1
 
 __all__ = ["PROFILES", "overrides"]
 
 PROFILES = ("smoke", "laptop", "paper")
 
+
+def _table_2_row_1() -> dict[str, Any]:
+    from llbook.experiments.language_model import TABLE_2_ROW_1  # with PyTorch, which takes time
+
+    return TABLE_2_ROW_1
+
+
 # What a profile changes in a notebook's own defaults, which are those of `laptop`.
-_OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
+_OVERRIDES: dict[str, dict[str, dict[str, Any] | Callable[[], dict[str, Any]]]] = {
     "smoke": {
         "intro": {"size": 64, "dimension": 8, "desired_size": 64, "steps": 40, "epochs": 12},
         "objective": {"size": 64, "steps": 40},
@@ -40,6 +46,22 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
             "epochs": 12,
             "step_size": 5e-4,
             "measure_every": 2,
+        },
+        "near_optimal": {
+            "size": 48,
+            "dimension": 4,
+            "desired_size": 32,
+            "steps": 20,
+            "epochs": 12,
+            "small_size": 6,
+            "small_steps": 6,
+        },
+        "desired_to_test": {
+            "size": 48,
+            "dimension": 4,
+            "desired_size": 16,
+            "steps": 20,
+            "epochs": 12,
         },
         "language_model": {
             "corpus": "grammar",
@@ -89,8 +111,8 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "companion": {"profile": "paper"},
         "perceptron": {"recompute_records": True},
-        "language_model": TABLE_2_ROW_1,
-        "scaling_laws": TABLE_2_ROW_1,
+        "language_model": _table_2_row_1,
+        "scaling_laws": _table_2_row_1,
     },
 }
 
@@ -103,4 +125,5 @@ def overrides(profile: str, notebook: str) -> dict[str, Any]:
     """
     if profile not in PROFILES:
         raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
-    return dict(_OVERRIDES[profile].get(notebook, {}))
+    found = _OVERRIDES[profile].get(notebook, {})
+    return dict(found() if callable(found) else found)

@@ -15,7 +15,6 @@ import hashlib
 import html.parser
 import json
 import os
-import platform
 import posixpath
 import re
 import shutil
@@ -31,17 +30,14 @@ from typing import Any
 import nbformat
 
 import llbook
+from llbook.data.stories import text_at_hand
 from llbook.publish.execution import MARK, execution_text
+from llbook.publish.executor import LIBRARIES, execute
 from llbook.publish.extension import repository
-from llbook.publish.notebooks import (
-    LIBRARIES,
-    Execution,
-    Settings,
-    execute,
-    is_notebook,
-    published,
-)
-from llbook.runs.store import device_kind, device_name, locked, versions
+from llbook.publish.kernel import ANSI, Settings
+from llbook.publish.notebooks import is_notebook, published
+from llbook.runs.files import locked, write_json
+from llbook.runs.provenance import provenance
 
 __all__ = ["BookError", "build", "external_requests", "launch_notebooks", "pages"]
 
@@ -50,7 +46,6 @@ _MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions")
 _WARNING = re.compile(r"(WARNING|ERROR|CRITICAL|Exception|Traceback)")
 _LINK = re.compile(r"\]\((?P<path>[\w./-]+)\.md(?P<rest>(?:#[^)\s]*)?)\)")
 _PLACE = re.compile(r"(book/\S+)\.ipynb:(\d+)(\d{4}):")
-_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class BookError(RuntimeError):
@@ -81,8 +76,9 @@ def build(
     Raises:
         BookError: a page that is missing, a warning of Sphinx, a page that needs the network.
         NotebookError: a notebook that fails or must not be published.
+        OSError: the build folder cannot be written, ``LLBOOK_TINYSTORIES`` cannot be read.
 
-    After either, the site of before is untouched.
+    After any of them, the site of before is untouched.
     """
     waiting = partial(report, f"waiting for another build in {build_folder}")
     with locked(build_folder / ".lock", waiting):
@@ -99,15 +95,18 @@ def build(
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted((*recorded.glob("*.npz"), *recorded.glob("*.json")))
         }
-        if text := os.environ.get("LLBOOK_TINYSTORIES"):
-            records["LLBOOK_TINYSTORIES"] = hashlib.sha256(Path(text).read_bytes()).hexdigest()
+        inputs = {"records": records, "text": {"corpus=auto": text_at_hand()}}
         documents = pages(root)
         notebooks = [name for name in documents if is_notebook(source / f"{name}.md")]
         executions = [
-            execute(name, settings, overrides(profile, name), records=records) for name in notebooks
+            execute(name, settings, overrides(profile, name), inputs=inputs) for name in notebooks
         ]
-        facts = _execution(profile, executions)
-        _write_execution(build_folder / "notebooks" / "execution.json", facts)
+        facts = {
+            "profile": profile,
+            **provenance(libraries=LIBRARIES),
+            "notebooks": {execution.notebook: asdict(execution) for execution in executions},
+        }
+        write_json(build_folder / "notebooks" / "execution.json", facts)
         stage = _stage(source, build_folder, documents, notebooks, facts)
         report(f"site: {len(documents)} pages, {len(notebooks)} of them notebooks")
         index = _make_site(root, stage, build_folder, documents, notebooks)
@@ -345,7 +344,7 @@ def _make_site(
 
 def _complaints(output: str, stage: Path) -> str:
     """The warnings in jupyter-book's output, each once, with the pages' own names."""
-    text = _ANSI.sub("", output).replace(f"{stage}{os.sep}", "book/")
+    text = ANSI.sub("", output).replace(f"{stage}{os.sep}", "book/")
     # myst-nb counts lines from ten thousand times the number of the cell
     text = _PLACE.sub(lambda m: f"{m[1]}.md, cell {m[2]}, line {int(m[3])}:", text)
     warnings = list(dict.fromkeys(line for line in text.splitlines() if _WARNING.search(line)))
@@ -365,32 +364,6 @@ def _trim_mathjax(folder: Path) -> None:
                 path.rmdir()
         elif not any(name == kept or name.startswith(f"{kept}/") for kept in _MATHJAX):
             path.unlink()
-
-
-def _execution(profile: str, executions: list[Execution]) -> dict[str, Any]:
-    return {
-        "profile": profile,
-        "llbook": llbook.__version__,
-        "python": platform.python_version(),
-        "versions": versions(LIBRARIES),
-        "machine": {
-            "device": device_name(device_kind()),
-            "platform": f"{platform.system()} {platform.machine()}",
-        },
-        "notebooks": {
-            execution.notebook: {
-                key: value for key, value in asdict(execution).items() if key != "notebook"
-            }
-            for execution in executions
-        },
-    }
-
-
-def _write_execution(path: Path, facts: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 class _Requests(html.parser.HTMLParser):

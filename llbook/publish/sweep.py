@@ -12,44 +12,34 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import importlib
 import io
 import itertools
 import json
 import logging
-import os
-import platform
 import re
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import yaml
 
-import llbook
+from llbook.experiments.experiment import registry
 from llbook.parameters import ParameterError
-from llbook.publish.notebooks import NotebookError, Settings, execute_once
-from llbook.publish.runner import Schema, UniqueLoader, flatten
-from llbook.runs.store import (
-    NotStored,
-    Run,
-    commit,
-    cores,
-    device_kind,
-    device_name,
-    stored_only,
-    versions,
-)
+from llbook.publish.executor import execute_once
+from llbook.publish.kernel import Settings
+from llbook.publish.notebooks import NotebookError
+from llbook.publish.schema import Schema
+from llbook.runs.files import scratch, unwritable, write_json, write_text
+from llbook.runs.provenance import cores, device_kind, provenance
+from llbook.runs.store import quietly, stored_only
 
-__all__ = ["POINT_LIMIT", "Sweep", "SweepError", "read_points", "sweep", "sweep_points"]
+__all__ = ["POINT_LIMIT", "Sweep", "SweepError", "sweep", "sweep_points"]
 
 POINT_LIMIT = 10_000
 """Most points of a sweep."""
@@ -78,22 +68,6 @@ class Sweep:
     table: Path
     notebook: Path | None
     failed: list[str]
-
-
-def read_points(path: Path) -> list[dict[str, Any]]:
-    """Parameter sets of a YAML file: a list of mappings, names as ``llbook run -f`` has them.
-
-    Raises:
-        ParameterError: it is not such a list.
-        OSError: it cannot be read.
-    """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), UniqueLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path}: {error}") from None
-    if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
-        raise ParameterError(f"{path}: expected a list of parameter sets")
-    return [dict(flatten(one, f"{path}, set {n}")) for n, one in enumerate(content, 1)]
 
 
 def sweep_points(
@@ -183,18 +157,14 @@ def sweep(
     Raises:
         SweepError: Dask is not installed, the scheduler does not answer, the table cannot
             be drawn.
-        LookupError: the notebook makes no stored run.
+        UnknownName: the notebook makes no stored run.
         OSError: the results cannot be written; the path is in the message.
     """
-    schema.stored_run()  # before anything is made
-    assert schema.stored is not None
+    experiment = schema.stored_experiment().name
     start = time.perf_counter()
     configs = [dict(schema.config(point).flat()) for point in points]
-    model = (schema.model.__module__, schema.model.__qualname__)
-    rows: dict[int, dict[str, Any]] = {}
-    for number, config in enumerate(configs):
-        if (found := _stored(model, schema.stored, config)) is not None:
-            rows[number] = found
+    found = ((number, _stored(experiment, config)) for number, config in enumerate(configs))
+    rows = {number: row for number, row in found if row is not None}
     labels = _labels(points)
     waiting = [number for number in range(len(points)) if number not in rows]
     settings.report(f"{schema.notebook}: {len(points)} points, {len(rows)} of them stored")
@@ -205,11 +175,7 @@ def sweep(
                 settings.report(f"scheduler {scheduler} has no workers so far: waiting for them")
             futures = {
                 client.submit(
-                    _compute,
-                    model,
-                    schema.stored,
-                    configs[n],
-                    threads,
+                    *(_compute, experiment, configs[n], threads),
                     key=f"llbook-{batch}-{n}",
                     pure=False,
                 ): n
@@ -221,72 +187,56 @@ def sweep(
                     what = f"computed in {row['seconds']:.1f} s" if not row["error"] else "failed"
                     settings.report(f"{len(rows)}/{len(points)} {labels[number]}: {what}")
     folder = _folder(settings.build, schema, configs)
-    _write(folder / "table.csv", _table(schema, configs, [rows[n] for n in range(len(points))]))
+    write_text(folder / "table.csv", _table(schema, configs, [rows[n] for n in range(len(points))]))
     text = yaml.safe_dump(
         [{schema.parameters[k].name: v for k, v in point.items()} for point in points],
         sort_keys=False,
         allow_unicode=True,
     )
-    _write(folder / "points.yaml", text)
+    write_text(folder / "points.yaml", text)
     facts = {
         "notebook": schema.notebook,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.perf_counter() - start, 3),
         "points": len(points),
         "scheduler": scheduler,
-        "device": device_name(device_kind()),
-        **commit(),
-        "llbook": llbook.__version__,
-        "python": platform.python_version(),
-        "versions": versions(),
+        **provenance(),
     }
-    _write(folder / "sweep.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    write_json(folder / "sweep.json", facts)
     failed = [f"{labels[n]}: {row['error']}" for n, row in sorted(rows.items()) if row["error"]]
     drawn = _draw(folder, settings) if len(failed) < len(points) else None
     return Sweep(folder / "table.csv", drawn, failed)
 
 
-def _stored(
-    model: tuple[str, str], function: tuple[str, str], values: Mapping[str, Any]
-) -> dict[str, Any] | None:
+def _stored(experiment: str, values: Mapping[str, Any]) -> dict[str, Any] | None:
     """The row of a point that is in this process's store."""
     try:
         with stored_only():
-            return _row(_run(model, function, values), "stored")
-    except NotStored:
-        return None
+            return _row(experiment, values, "stored")
     except Exception:
-        # it is for the point's own computation to say what is wrong with it
+        # where it is not that it is not stored, it is for the point's own computation to say what is wrong with it
         return None
 
 
-def _compute(
-    model: tuple[str, str], function: tuple[str, str], values: Mapping[str, Any], threads: int
-) -> dict[str, Any]:
+def _compute(experiment: str, values: Mapping[str, Any], threads: int) -> dict[str, Any]:
     """The row of a point, in a worker; what fails is returned, since Dask need not try it again."""
-    os.environ.setdefault("LLBOOK_RUN_LOG", os.devnull)  # a store that is not talking
     import numba
     import torch
 
     torch.set_num_threads(threads)
     numba.set_num_threads(min(threads, numba.get_num_threads()))
-    if (found := _stored(model, function, values)) is not None:
+    if (found := _stored(experiment, values)) is not None:
         return found
     try:
-        return _row(_run(model, function, values), "computed")
+        with quietly():
+            return _row(experiment, values, "computed")
     except Exception as error:
         return _failure(f"{type(error).__name__}: {error}")
 
 
-def _run(model: tuple[str, str], function: tuple[str, str], values: Mapping[str, Any]) -> Run:
-    config, stored = (
-        getattr(importlib.import_module(module), name) for module, name in (model, function)
-    )
-    return stored(config.from_flat(values))
-
-
-def _row(run: Run, state: str) -> dict[str, Any]:
-    """What a point came to: the measures of the last epoch."""
+def _row(experiment: str, values: Mapping[str, Any], state: str) -> dict[str, Any]:
+    """What a point came to: the measures of the last epoch of its run."""
+    found = registry()[experiment]
+    run = found.run(found.config.from_flat(values))
     measures = {
         name.removeprefix("history_"): array[-1].item()
         for name, array in run.arrays.items()
@@ -328,16 +278,15 @@ def _cluster(
             return
         most = workers or (1 if device_kind() == "cuda" else cores())
         number = min(most, tasks)
-        build.mkdir(parents=True, exist_ok=True)
         with (
-            tempfile.TemporaryDirectory(prefix=".dask-", dir=build) as scratch,
+            scratch(build, ".dask-") as folder,
             distributed.LocalCluster(
                 n_workers=number,
                 threads_per_worker=1,
                 processes=True,
                 memory_limit=None,  # what a point needs is not Dask's to count
                 dashboard_address=None,
-                local_directory=scratch,
+                local_directory=str(folder),
                 silence_logs=logging.CRITICAL,
             ) as cluster,
             distributed.Client(cluster, set_as_default=False) as client,
@@ -374,9 +323,7 @@ def _folder(build: Path, schema: Schema, configs: Sequence[Mapping[str, Any]]) -
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(
-            error.errno, f"cannot make the folder: {error.strerror}", str(folder)
-        ) from None
+        raise unwritable(error, folder, "make the folder") from None
     return folder
 
 
@@ -408,18 +355,8 @@ def _draw(folder: Path, settings: Settings) -> Path:
         raise SweepError(
             f"the results are in {folder / 'table.csv'}, not drawn:\n{error}"
         ) from None
-    _write(folder / "sweep.ipynb", nbformat.writes(notebook))
+    write_text(folder / "sweep.ipynb", nbformat.writes(notebook))
     return folder / "sweep.ipynb"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write: {error.strerror}", str(path)) from None
 
 
 def _labels(points: Sequence[Mapping[str, Any]]) -> list[str]:

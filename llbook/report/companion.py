@@ -1,49 +1,87 @@
-"""Every figure, table and numbered claim of the paper, held against the runs of this book.
+"""The page that holds every figure, table and numbered claim of the paper against the runs of this book.
 
-What can be judged by a number is judged by the rules of the three experiments
-(:func:`llbook.report.perceptron.verdicts`,
-:func:`llbook.report.language_model.verdicts`,
-:func:`llbook.report.scaling.verdicts`); what is proved says under which assumptions.
+What is proved or drawn is told from what is measured. A measured item has the verdict that its
+rule gives in one setting, declared beforehand; how the others fare, all items of a setting
+together, stands beside it. A verdict of runs below the paper's scale says so.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
-from llbook.compression.coding import Trace, decode_text, encode_text
+from llbook.compression.codec import Trace
+from llbook.compression.text import decode_text, encode_text
 from llbook.data.stories import stories
 from llbook.experiments.perceptron import PerceptronConfig, build_task
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
-from llbook.parameters import Parameters
-from llbook.report import language_model as language_report
-from llbook.report import perceptron as perceptron_report
-from llbook.report import scaling as scaling_report
-from llbook.report.language_model import Verdict, setting_label
-from llbook.report.numbers import number, spread, table, values
-from llbook.runs.store import Run
+from llbook.parameters import ParameterError, Parameters
+from llbook.report import language_model, paper, perceptron, scaling
+from llbook.report.numbers import flat_parameters, number, spread, table, values
+from llbook.report.verdicts import (
+    MARKS,
+    Verdict,
+    Word,
+    graded,
+    joint_table,
+    learned_below,
+    similarity_rises,
+    zero_weights,
+)
+from llbook.runs.run import Run
 
 __all__ = [
-    "MARKS",
+    "Code",
     "CompanionConfig",
-    "Entry",
     "claims",
     "code",
     "entries_table",
+    "figures",
     "gradient_difference",
-    "language_entries",
-    "perceptron_entries",
-    "pictures",
+    "joint",
+    "largest",
+    "laws",
     "records_table",
-    "scaling_entries",
+    "statements_table",
     "summary",
 ]
+
+Records = Mapping[str, Sequence[Run]]
+
+PRINTED = "as-printed"
+"""The recorded setting of the perceptron that is the paper's own."""
+
+EQUAL = 10.0
+"""Contributions count as equal where their mean is so many times their deviation."""
+
+_EXPERIMENTS = {
+    "perceptron": (perceptron, paper.PERCEPTRON),
+    "language model": (language_model, paper.LANGUAGE_MODEL),
+}
+
+STATEMENTS = {
+    "A.1": "proved, up to 2 bits",
+    "3.1": (
+        "proved where the state depends on the totals of the weights alone; in general with a "
+        "remainder, and with λ for ∇L exactly"
+    ),
+    "B.1": "proved, for 0 < t < T",
+    "4.1": "proved, as the law; with λ exactly",
+    "4.2": "proved, with a bound in the place of the limit",
+    "4.3": (
+        "proved that full support is confined to a set of measure zero, not that θ stays off it"
+    ),
+    "1": "drawn from a run",
+    "3A": "drawn",
+    "12": "drawn",
+}
+"""What no run decides: under which conditions an item is proved here, or that it is drawn."""
 
 
 class CompanionConfig(Parameters):
@@ -52,175 +90,109 @@ class CompanionConfig(Parameters):
     profile: Literal["smoke", "laptop", "paper"] = Field(
         "laptop", description="whose run of each experiment is shown as this build's"
     )
+    setting: str = Field(
+        "headline", description="the perceptron's recorded setting that its verdicts are of"
+    )
     horizon: float = Field(
         1e7, ge=1, le=1e15, description="steps to which Figure 11 carries its laws on"
     )
 
 
-REPRODUCED = "reproduced"
-CHANGED = "reproduced under stated changes"
-FAILED = "not reproduced"
-SMALLER = "not attempted at this scale"
-
-MARKS = {REPRODUCED: "✓", CHANGED: "(✓)", FAILED: "✗", SMALLER: "–"}
-"""The four verdicts, each with the mark that stands beside it."""
-
-PRINTED = "as-printed"
-"""The recorded setting of the perceptron that is the paper's own."""
-
-PAPER_SCALE = {"steps": 4000, "size": 2**14, "vocabulary": 5000}
-"""Of the paper's figures of the language model (App. D)."""
-
-_GOOD = ("reproduced", "exceeded")
-
-_PLACES = {
-    "Fig. 4a": "{numref}`fig-4a`",
-    "Fig. 5a": "{numref}`fig-5a`",
-    "Fig. 6a": "{numref}`fig-6a`",
-    "Fig. 7a": "{numref}`fig-7a`",
-    "Fig. 8a": "{numref}`fig-8a`",
-    "Fig. 9": "{numref}`fig-9`",
-    "Fig. 10a": "{numref}`fig-10a`",
-    "Fig. 2, 5b": "{numref}`fig-5b`",
-    "Fig. 4b": "{numref}`fig-4b`",
-    "Fig. 6b": "{numref}`fig-6b`",
-    "Fig. 7b": "{numref}`fig-7b`",
-    "Fig. 8b": "{numref}`fig-8b`",
-    "Fig. 10b": "{numref}`fig-10b`",
-    "Table 1": "{doc}`scaling_laws`",
-    "Tables 1, 2": "{ref}`sc-ladder`",
-    "Table 2": "{ref}`sc-ladder`",
-    "Eq. 9": "{eq}`eq-ar-laws`",
-    "Fig. 11": "{numref}`fig-11`",
-}
+def statements_table() -> str:
+    """:data:`STATEMENTS` as a MyST table."""
+    rows = [(paper.ITEMS[key], text) for key, text in STATEMENTS.items()]
+    return table(
+        ["item", "in the book", "the paper", "here"],
+        [[item.title, item.place, item.printed, text] for item, text in rows],
+    )
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One item of the paper.
-
-    Attributes:
-        item: its name in the paper, and what is looked at.
-        place: where it is in the book, as MyST.
-        paper: the paper's value or statement.
-        ours: what the book has, a line for each setting.
-        verdict: one of :data:`MARKS`.
-    """
-
-    item: str
-    place: str
-    paper: str
-    ours: tuple[str, ...]
-    verdict: str
-
-    def __post_init__(self) -> None:
-        if self.verdict not in MARKS:
-            raise ValueError(f"verdict: got {self.verdict!r}; expected one of {', '.join(MARKS)}")
-
-    def row(self) -> list[str]:
-        """Cells of a MyST table."""
-        verdict = f"{MARKS[self.verdict]} {self.verdict}"
-        return [self.item, self.place, self.paper, "<br>".join(self.ours), verdict]
+def entries_table(found: Sequence[Verdict]) -> str:
+    """Verdicts as a MyST table, with the places of their items in the book."""
+    rows = []
+    for verdict in found:
+        item = paper.ITEMS[verdict.key]
+        word = f"{MARKS[verdict.word]} {verdict.word}"
+        rows.append([item.title, item.place, item.printed, verdict.ours, word])
+    return table(["item", "in the book", "the paper", "the companion", "verdict"], rows)
 
 
-def entries_table(entries: Iterable[Entry]) -> str:
-    """The entries as a MyST table."""
-    header = ["item", "in the book", "the paper", "the companion", "verdict"]
-    return table(header, [entry.row() for entry in entries])
+def summary(found: Sequence[Verdict]) -> str:
+    """How many items have which verdict, in one sentence."""
+    words = [verdict.word for verdict in found]
+    counts = ", ".join(f"{words.count(word)} *{word}*" for word in Word if word in words)
+    return f"Of {len(found)} items that runs decide: {counts}."
 
 
-def summary(entries: Sequence[Entry]) -> str:
-    """How many entries have which verdict, in one sentence."""
-    counts = [(sum(e.verdict == word for e in entries), word) for word in MARKS]
-    parts = ", ".join(f"{count} *{word}*" for count, word in counts)
-    return f"Of {len(entries)} items: {parts}."
+def joint(experiment: str, records: Records) -> str:
+    """Figures 4 to 10 in every recorded setting, as :func:`joint_table` has it."""
+    report, _ = _EXPERIMENTS[experiment]
+    return joint_table(
+        {f"`{name}`": report.verdicts(_arrays(runs)) for name, runs in records.items()}
+    )
 
 
-def perceptron_entries(
-    records: Mapping[str, Sequence[Run]], live: Run, profile: str
-) -> list[Entry]:
-    """The perceptron's figures: recorded settings at the paper's scale, and this build's run.
+def largest(records: Records) -> str:
+    """The recorded setting with the largest T·N."""
 
-    *Reproduced*: in the setting :data:`PRINTED`. *Under stated changes*: in another recorded setting,
-    or in the live run at the paper's N, D and T; all of these are named.
+    def scale(name: str) -> int:
+        config = records[name][0].config
+        return int(config["training"]["steps"] * config["data"]["size"])
+
+    return max(records, key=scale)
+
+
+def figures(
+    experiment: str, records: Records, setting: str, live: Run, profile: str
+) -> list[Verdict]:
+    """Figures 4 to 10 in the declared setting; what this build's run has is shown beside it.
+
+    Where the records of the setting lack what an item takes, this build's run decides, if it is
+    of the same setting.
 
     Args:
-        records: setting → runs, :data:`PRINTED` among them.
+        experiment: ``"perceptron"`` or ``"language model"``.
+        records: its recorded settings.
+        setting: the declared one.
         live: the run of this build.
         profile: the one that this build was made at.
+
+    Raises:
+        ParameterError: no such setting.
     """
-    own = perceptron_report.verdicts([live.arrays], size=live.config["data"]["size"])
-    usual = PerceptronConfig().model_dump()
-    full = all(
-        live.config[part][name] == usual[part][name]
-        for part, name in (("data", "size"), ("data", "dimension"), ("training", "steps"))
-    )
-    by_item = {
-        name: _by_item(perceptron_report.verdicts([run.arrays for run in runs]))
-        for name, runs in records.items()
-    }
+    report, printed = _EXPERIMENTS[experiment]
+    runs = _declared(records, setting)
+    own = {verdict.key: verdict for verdict in report.verdicts([live.arrays])}
+    sizes = runs[0].config["data"] | runs[0].config["training"]
+    full = all(sizes[name] >= least for name, least in printed.scale.items())
+    as_printed = full and (experiment != "perceptron" or setting == PRINTED)
+    same = flat_parameters(live) | {"seed": 0} == flat_parameters(runs[0]) | {"seed": 0}
     found = []
-    for verdict in own:
-        item = verdict.item
-        column = {name: of[item] for name, of in by_item.items() if item in of}
-        lines, good = _settings_lines(column, PRINTED)
-        lines.append(_line(verdict, f"this build, `{profile}`"))
-        changed = bool(good) or (full and verdict.word in _GOOD)
-        tried = bool(column) or full
-        word = REPRODUCED if PRINTED in good else CHANGED if changed else FAILED
-        found.append(_entry(verdict, lines, word if tried else SMALLER))
+    for verdict in report.verdicts(_arrays(runs)):
+        mine = own[verdict.key]
+        word = mine.word if same and verdict.word == Word.UNDEFINED else verdict.word
+        lines = (
+            f"{verdict.ours}: `{setting}`" + f", {verdict.word}" * (not full),
+            f"{mine.ours}, {mine.word}: this build, `{profile}`",
+        )
+        found.append(Verdict(verdict.key, "<br>".join(lines), _said(word, full, as_printed)))
     return found
 
 
-def language_entries(records: Mapping[str, Sequence[Run]], live: Run, profile: str) -> list[Entry]:
-    """The language model's figures: recorded settings, the largest of them first, and this build's run.
-
-    A largest one at :data:`PAPER_SCALE` is judged as it stands. Smaller settings can show an item
-    *under stated changes*, that of scale; if none does, the item counts as not attempted.
-    """
-    largest = max(records, key=lambda name: _scale(records[name][0]))
-    own = _by_item(language_report.verdicts([live.arrays]))
-    by_item = {
-        name: _by_item(language_report.verdicts([run.arrays for run in runs]))
-        for name, runs in records.items()
-    }
-    config = records[largest][0].config
-    sizes = config["data"] | config["training"]
-    full = all(sizes[name] >= least for name, least in PAPER_SCALE.items())
-    found = []
-    for item, verdict in (own | by_item[largest]).items():
-        column = {name: of[item] for name, of in by_item.items() if item in of}
-        lines, good = _settings_lines(column, largest)
-        if item in own:
-            lines.append(_line(own[item], f"this build, `{profile}`"))
-        if full and largest in column:
-            word = REPRODUCED if largest in good else FAILED
-        else:
-            shown = bool(good) or (item in own and own[item].word in _GOOD)
-            word = CHANGED if shown else SMALLER
-        found.append(_entry(verdict, lines, word))
-    return found
-
-
-def scaling_entries(
-    records: Mapping[str, Sequence[Run]], rungs: Sequence[str], horizon: float
-) -> list[Entry]:
-    """What the paper says of scaling laws, held against the recorded ladder, below the paper's scale.
+def laws(records: Records, rungs: Sequence[str], horizon: float) -> list[Verdict]:
+    """What the paper says of scaling laws, held against the recorded ladder, below its scale.
 
     Args:
-        records: setting → runs.
+        records: setting → runs of the language model.
         rungs: the settings of the ladder, in order.
         horizon: steps to which Figure 11 carries the laws on.
     """
-    fits = [
-        [scaling_report.scaling_of(run.arrays, draws=1) for run in records[name]] for name in rungs
+    fits = [[scaling.scaling_of(run.arrays, draws=1) for run in records[name]] for name in rungs]
+    where = f"ladder of `{rungs[0]}` to `{rungs[-1]}`"
+    return [
+        Verdict(v.key, f"{v.ours}, {v.word}: {where}", _said(v.word, False, False))
+        for v in scaling.verdicts(fits, horizon)
     ]
-    found = []
-    for verdict in scaling_report.verdicts(fits, horizon):
-        word = CHANGED if verdict.word in _GOOD else SMALLER
-        lines = [_line(verdict, f"ladder of `{rungs[0]}` to `{rungs[-1]}`")]
-        found.append(_entry(verdict, lines, word))
-    return found
 
 
 @dataclass(frozen=True)
@@ -266,182 +238,100 @@ def gradient_difference(seed: int = 0) -> float:
     return float((one - other).norm() / other.norm())
 
 
-def claims(
-    records: Mapping[str, Sequence[Run]], coded: Code, difference: float, headline: str = "headline"
-) -> list[Entry]:
-    """The paper's numbered theorems, properties, algorithms and the recursion of its gradient.
+def claims(records: Records, setting: str, coded: Code, difference: float) -> list[Verdict]:
+    """What can be measured of the paper's theorems, properties and algorithms, and Figure 3B.
 
-    Proofs are in the book; the numbers are of the runs in ``records[headline]`` and of
-    :func:`code` and :func:`gradient_difference`.
+    The rules. Theorem A.1: the coder within 1% of Σ B·L_t. Eq. 22: 1e-10 from autograd. Theorem
+    3.1: mean SIM on the desired examples above :data:`EQUAL` in every run, in part above 1.
+    Property 4.1 as Figure 8, :func:`~llbook.report.verdicts.zero_weights`. Property 4.2: of the
+    learned (n, t), 90% have less than a hundredth of the largest weight (in part 50%). Property
+    4.3: some γ = 0 at 90% of the steps (50%). Figure 3B:
+    :func:`~llbook.report.verdicts.similarity_rises`.
+
+    Args:
+        records: recorded settings of the perceptron.
+        setting: the declared one.
+        coded: of :func:`code`.
+        difference: of :func:`gradient_difference`.
+
+    Raises:
+        ParameterError: no such setting.
     """
-    runs = [run.arrays for run in records[headline]]
-    size = records[headline][0].config["data"]["size"]
-    dropped = [float(np.mean(run["support"] < size)) for run in runs]
+    recorded = _declared(records, setting)
+    runs, size = _arrays(recorded), recorded[0].config["data"]["size"]
     test, desired, future = (
-        [spread(values(runs, name, place), 2) for place in (0, -1)]
-        for name in ("similarity", "desired_similarity", "future_similarity")
+        " → ".join(spread(values(runs, f"{name}similarity", place), 2) for place in (0, -1))
+        for name in ("", "desired_", "future_")
     )
-    by_item = _by_item(perceptron_report.verdicts(runs))
-    zero, learned = (
-        by_item[item].ours
-        for item in ("Fig. 8a: γ = 0 where CT ≤ 0", "Fig. 9: learned examples below 0.2")
-    )
-    there = f"`{headline}`"
-    short = coded.excess < 0.01
+    learned = learned_below(runs, 0.01)
+    dropped = float(np.mean([np.mean(run["support"] < size) for run in runs]))
+    measured = [
+        Verdict(
+            "3.1",
+            f"mean SIM {test} on the test, {desired} on the desired examples; with λ {future}",
+            graded(min(values(runs, "desired_similarity")), EQUAL, 1),
+        ),
+        zero_weights("4.1", runs),
+        Verdict(
+            "4.2",
+            "no such example"
+            if np.isnan(learned)
+            else f"{100 * learned:.0f}% have less than a hundredth of the largest weight",
+            graded(learned, 0.9, 0.5),
+        ),
+        Verdict(
+            "4.3", f"some γ = 0 at {100 * dropped:.0f}% of the steps", graded(dropped, 0.9, 0.5)
+        ),
+        similarity_rises("3B", runs, examples="desired_"),
+    ]
+    excess = f"{100 * coded.excess:.2f}% above Σ B·L_t over {coded.symbols:,} symbols"
     return [
-        Entry(
-            "Theorem A.1: training is a code",
-            "{prf:ref}`thm-description-length`",
-            "d(C) = Σ B·L_t + d(trainer)",
-            (
-                f"proved, up to 2 bits; range coder {100 * coded.excess:.2f}% above Σ B·L_t over "
-                f"{coded.symbols:,} symbols, computed here",
-            ),
-            REPRODUCED if short else FAILED,
+        Verdict("A.1", f"range coder {excess}, computed here", _holds(coded.excess < 0.01)),
+        Verdict(
+            "algorithms",
+            f"decoded {'alike' if coded.same else 'otherwise'}, computed here",
+            _holds(coded.same),
         ),
-        Entry(
-            "Algorithms 1, 2: encode while training, decode by replaying it",
-            "{prf:ref}`alg-encode`, {prf:ref}`alg-decode`",
-            "lossless",
-            ("decoded alike, computed here" if coded.same else "**not** decoded alike",),
-            REPRODUCED if coded.same else FAILED,
+        Verdict(
+            "eq-22",
+            f"{number(difference, 2)} from autograd, relative, computed here",
+            _holds(difference < 1e-10),
         ),
-        Entry(
-            "Theorem 3.1: the Learning Law",
-            "{prf:ref}`thm-ll-law`, {prf:ref}`thm-mp-law`",
-            "equal CT over the support, equal to −dL/dt",
-            (
-                "proved where the state depends on the totals of the weights alone; in general "
-                "with a remainder, and with λ for ∇L exactly",
-                f"mean SIM {test[0]} → {test[1]} on the test, {desired[0]} → {desired[1]} on the desired "
-                f"examples; with λ {future[0]} → {future[1]}: {there}",
-            ),
-            CHANGED,
-        ),
-        Entry(
-            "Lemma B.1",
-            "{prf:ref}`lem-ll-multiplier`",
-            "μ = 0 implies μ′ = 0",
-            ("proved, for 0 < t < T",),
-            REPRODUCED,
-        ),
-        Entry(
-            "Property 4.1: CT ≤ 0 gets no weight",
-            "{prf:ref}`prop-ll-non-contributive`",
-            "before convergence",
-            ("proved, as the law; with λ exactly", f"γ = 0 at such (n, t): {zero}: {there}"),
-            CHANGED,
-        ),
-        Entry(
-            "Property 4.2: learned examples get no weight",
-            "{prf:ref}`prop-ll-learned`",
-            "margin → +∞ implies γ = 0",
-            (
-                "proved, with a bound in the place of the limit",
-                f"{learned} of learned (n, t) have less than a fifth of the largest weight: {there}",
-            ),
-            CHANGED,
-        ),
-        Entry(
-            "Property 4.3: a redundant training set is not used up",
-            "{prf:ref}`prop-ll-redundant`",
-            "almost surely some γ = 0",
-            (
-                "proved that full support is confined to a set of measure zero, not that θ stays off it",
-                f"some γ = 0 at {100 * float(np.mean(dropped)):.0f}% of the steps: {there}",
-            ),
-            CHANGED,
-        ),
-        Entry(
-            "Eq. 22: gradient by backward recursion",
-            "{doc}`optimal_policy`",
-            "exact",
-            (f"{number(difference, 2)} from autograd, relative, computed here",),
-            REPRODUCED if difference < 1e-10 else FAILED,
+        *(
+            replace(v, ours=f"{v.ours}: `{setting}`", word=_said(v.word, True, setting == PRINTED))
+            for v in measured
         ),
     ]
 
 
-def pictures(records: Mapping[str, Sequence[Run]], headline: str = "headline") -> list[Entry]:
-    """Drawings, and the summary plot of similarity against compression, on recorded perceptron runs.
-
-    Figure 3B counts as shown with a rank correlation above 0.9 in every run (in part: 0.3), as Figure 7 does.
-    """
-    runs = [run.arrays for run in records[headline]]
-    follows = [
-        language_report.rank_correlation(
-            1 / run["history_desired_auc"], run["history_desired_similarity"]
-        )
-        for run in runs
-    ]
-    before, after = (spread(values(runs, "cr_mixed", place)) for place in (0, -1))
-    drawn = ("drawn",)
-    return [
-        Entry(
-            "Fig. 1: area under the curve, and compression",
-            "{numref}`fig-1`",
-            "a drawing",
-            ("drawn from a run", f"CR {before} → {after} in the paper's unit: `{headline}`"),
-            REPRODUCED,
-        ),
-        Entry(
-            "Fig. 3A: the law in 3-D", "{numref}`fig-ll-drawing`", "a drawing", drawn, REPRODUCED
-        ),
-        Entry(
-            "Fig. 3B: mean SIM rises with CR",
-            "{numref}`fig-ll-similarity`",
-            "rises",
-            (
-                f"rank correlation {spread(follows, 2)} on the desired examples"
-                f"{', in part' if 0.3 < min(follows) <= 0.9 else ''}: `{headline}`, the one setting looked at",
-            ),
-            CHANGED if min(follows) > 0.9 else FAILED,
-        ),
-        Entry("Fig. 12: training as a network", "{numref}`fig-12`", "a drawing", drawn, REPRODUCED),
-    ]
-
-
-def records_table(experiments: Mapping[str, Mapping[str, Sequence[Run]]]) -> str:
+def records_table(experiments: Mapping[str, Records]) -> str:
     """Names of the recorded settings, what they are, how many seeds, and the identities of their runs."""
     rows = []
     for experiment, settings in experiments.items():
+        report, _ = _EXPERIMENTS[experiment]
         for name, runs in settings.items():
-            meaning = perceptron_report.LABELS.get(name) or setting_label(runs)
             seeds = ", ".join(str(run.config["seed"]) for run in runs)
             ids = "<br>".join(f"`{run.id}`" for run in runs)
-            rows.append([f"`{name}`", experiment, meaning, seeds, ids])
+            rows.append([f"`{name}`", experiment, report.setting_label(runs), seeds, ids])
     return table(["record", "experiment", "setting", "seeds", "runs"], rows)
 
 
-def _by_item(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
-    return {verdict.item: verdict for verdict in verdicts}
+def _arrays(runs: Sequence[Run]) -> list[dict[str, NDArray[Any]]]:
+    return [run.arrays for run in runs]
 
 
-def _settings_lines(column: Mapping[str, Verdict], first: str) -> tuple[list[str], list[str]]:
-    """What an item's verdicts in recorded settings, ``first`` at their head, say; and which are good."""
-    good = [name for name, verdict in column.items() if verdict.word in _GOOD]
-    others = [name for name in column if name != first]
-    lines = [_line(column[first], f"`{first}`")] if first in column else []
-    if also := [name for name in good if name != first]:
-        lines.append(_line(column[also[0]], f"`{also[0]}`"))
-        if more := ", ".join(f"`{name}`" for name in also[1:]):
-            lines.append(f"so too in {more}")
-    elif part := [f"`{name}`" for name in others if column[name].word == "in part"]:
-        lines.append(f"in part in {', '.join(part)}")
-    elif others:
-        lines.append(f"in none of {len(others)} other settings")
-    return lines, good
+def _declared(records: Records, setting: str) -> Sequence[Run]:
+    if setting not in records:
+        raise ParameterError(f"setting: got {setting!r}; expected one of {', '.join(records)}")
+    return records[setting]
 
 
-def _line(verdict: Verdict, where: str) -> str:
-    note = f", {verdict.word}" if verdict.word in ("exceeded", "in part") else ""
-    return f"{verdict.ours}{note}: {where}"
+def _holds(so: bool) -> Word:
+    return Word.REPRODUCED if so else Word.FAILED
 
 
-def _entry(verdict: Verdict, lines: Sequence[str], word: str) -> Entry:
-    key = re.split(r":| against", verdict.item)[0]
-    return Entry(verdict.item, _PLACES[key], verdict.paper, tuple(lines), word)
-
-
-def _scale(run: Run) -> int:
-    return int(run.config["training"]["steps"] * run.config["data"]["size"])
+def _said(word: Word, full: bool, as_printed: bool) -> Word:
+    """A rule's word as the page has it, of runs at the paper's scale and with its settings or not."""
+    if word == Word.REPRODUCED:
+        return word if as_printed else Word.CHANGED
+    return word if full else Word.SMALLER

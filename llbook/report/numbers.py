@@ -1,4 +1,4 @@
-"""Small things that every page prints the same way: numbers, spreads and verdict tables."""
+"""Small things that every page prints the same way: numbers, spreads and tables."""
 
 from __future__ import annotations
 
@@ -12,11 +12,21 @@ import numpy as np
 from IPython.display import HTML
 from numpy.typing import NDArray
 
+from llbook.experiments.experiment import registry
 from llbook.experiments.perceptron import PerceptronConfig
 from llbook.parameters import Parameters
-from llbook.runs.store import Run, provenance_line
+from llbook.runs.run import Run, provenance_line
 
-__all__ = ["number", "page_print", "small_print", "spread", "table", "values"]
+__all__ = [
+    "flat_parameters",
+    "number",
+    "page_print",
+    "per_cent",
+    "small_print",
+    "spread",
+    "table",
+    "values",
+]
 
 
 def small_print(run: Run, notebook: str, usual: Parameters | None = None) -> HTML:
@@ -46,20 +56,35 @@ def page_print(notebook: str, config: PerceptronConfig) -> HTML:
     return HTML(f'<p class="provenance">{escape(line)}</p>')
 
 
+def flat_parameters(run: Run) -> dict[str, Any]:
+    """Flat parameters of a run; its experiment's defaults where it does not say, as older ones do not."""
+    sections = [part for part in run.config.values() if isinstance(part, Mapping)]
+    own = {name: value for part in (run.config, *sections) for name, value in part.items()}
+    usual: dict[str, Any] = registry()[run.kind].config().flat()
+    return {name: own.get(name, value) for name, value in usual.items()}
+
+
 def number(value: float | np.floating[Any], digits: int = 3) -> str:
-    """``value`` with so many significant digits and no exponent where none is needed."""
+    """``value`` with so many significant digits, or all of its whole part's; an exponent only if needed."""
     value = float(value)
     if math.isnan(value):
         return "never"
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        decimals = digits if value == 0 else max(0, digits - 1 - math.floor(math.log10(abs(value))))
-        return f"{value:.{decimals}f}"
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    return (
-        f"{mantissa}·10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
-    )
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")  # of the rounded value
+    power = int(exponent)
+    if -3 <= power < 5:
+        return f"{value:.{max(0, digits - (value != 0) - power)}f}"
+    return f"{mantissa}·10{str(power).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+
+def per_cent(changes: Sequence[float] | NDArray[Any], decimals: int = 1) -> str:
+    """Mean and range of relative changes: ``-7.3% (-8.0 to -6.9)``."""
+    array = 100 * np.asarray(changes, dtype=float)
+    text = f"{array.mean():+.{decimals}f}%"
+    if len(array) > 1:
+        text += f" ({array.min():+.{decimals}f} to {array.max():+.{decimals}f})"
+    return text.replace("-", "−")
 
 
 def spread(results: Sequence[float] | NDArray[Any], digits: int = 3) -> str:

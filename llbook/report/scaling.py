@@ -1,68 +1,44 @@
-"""What the page on scaling laws says of its fits: changes of B and β, AR, verdicts by rule."""
+"""What the page on scaling laws says of its fits: changes of B and β, AR, rival forms, verdicts by rule."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from llbook.measures.scaling import (
-    Draws,
-    Fit,
-    NoLawError,
-    acceleration,
-    bootstrap,
-    equation_9,
-    fit,
+from llbook.measures.rivals import FORMS, held_out_errors, law_is_best
+from llbook.measures.scaling import Draws, Fit, NoLawError, acceleration, bootstrap, fit
+from llbook.report.numbers import number, per_cent, spread, table
+from llbook.report.paper import LADDER
+from llbook.report.verdicts import (
+    FACTOR,
+    Arrays,
+    Verdict,
+    Word,
+    area_changes,
+    graded,
+    sized,
 )
-from llbook.report.language_model import FACTOR, Verdict, per_cent
-from llbook.report.numbers import number, spread
 
 __all__ = [
+    "CLOSE",
     "NO_LAW",
-    "PAPER_LADDER",
-    "PAPER_LAWS",
     "Scaling",
     "apart",
     "border_sentence",
-    "from_changes",
     "interval",
     "law_row",
     "law_sentence",
-    "printed_interval",
+    "rivals_table",
     "rung_row",
     "scaling_of",
     "verdicts",
 ]
 
-Arrays = Mapping[str, NDArray[Any]]
-
-PAPER_LAWS: dict[str, Any] = {
-    "b": (3.16e8, 1.99e7),
-    "beta": (0.12, 0.14),
-    "r2": (0.995, 0.999),
-    "l0": 0.051,
-    "t0": 400.0,
-    "steps": 4000,
-}
-"""Table 1: conventional and near-optimal, with the t_0 and L_0 of both and the T of the run."""
-
-PAPER_LADDER = (
-    {"steps": 1000, "size": 2**12, "vocabulary": 4000, "b": 0.885, "beta": 0.100, "ar": 2.16},
-    {"steps": 2000, "size": 2**13, "vocabulary": 4500, "b": 0.949, "beta": 0.180, "ar": 2.31},
-    {"steps": 4000, "size": 2**14, "vocabulary": 5000, "b": 0.937, "beta": 0.187, "ar": 2.41},
-    {"steps": 8000, "size": 2**15, "vocabulary": 6000, "b": 0.948, "beta": 0.190, "ar": 2.48},
-)
-"""Table 2: scale, |ΔB/B|, |Δβ/β| and AR."""
-
-_LEVEL = 0.9
 NO_LAW = "no law"
-_GROWTH = "Table 2: AR grows with the scale"
 CLOSE = 1.1
 """AR by Eq. 9 *agrees* with the measured one within this factor."""
 
@@ -80,6 +56,8 @@ class Scaling:
         measured: AR of the run, by running minima.
         change: AUC after the search over AUC before it, minus one.
         reason: why there is no law.
+        misses: what each form misses on held-out steps, by :func:`held_out_errors`; none
+            where the first steps are too few for a law.
     """
 
     found: Fit | None
@@ -88,6 +66,7 @@ class Scaling:
     measured: float
     change: float
     reason: str = ""
+    misses: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def b_fall(self) -> float:
@@ -136,26 +115,37 @@ def scaling_of(run: Arrays, *, draws: int = 200) -> Scaling:
 
     Curves that are too short or do not fall have no law, and the reason stands in its place.
     """
-    auc = run["history_auc"]
-    facts = (
-        int(run["curve_steps"][-1]),
-        float(run["history_ar"][-1]),
-        float(auc[-1] / auc[0] - 1),
-    )
+    steps, curves = run["curve_steps"], run["test_curves"][[0, -1]]
+    facts = int(steps[-1]), float(run["history_ar"][-1]), float(area_changes([run])[0])
     try:
-        found = fit(run["curve_steps"], run["test_curves"][[0, -1]])
+        found = fit(steps, curves)
     except NoLawError as error:
         return Scaling(None, None, *facts, reason=str(error))
-    return Scaling(found, bootstrap(found, draws=draws), *facts)
+    resampled = bootstrap(found, draws=draws)
+    try:
+        return Scaling(found, resampled, *facts, misses=held_out_errors(steps, curves))
+    except NoLawError:
+        return Scaling(found, resampled, *facts)
 
 
-def interval(values: NDArray[Any], digits: int = 3) -> str:
+def rivals_table(runs: Sequence[Scaling]) -> str:
+    """What each form misses on held-out steps, in nats: mean and range over runs, by policy."""
+    judged = [run for run in runs if run.misses]
+    rows = [
+        [name, *(spread([run.misses[name][policy] for run in judged], 2) for policy in (0, 1))]
+        for name in FORMS
+    ]
+    rows = rows if judged else [["too few steps to hold any out", "–", "–"]]
+    return table(["form", "conventional (nats)", "near-optimal (nats)"], rows)
+
+
+def interval(values: NDArray[np.float64], digits: int = 3) -> str:
     """The middle 90% of resampled values: ``0.31 to 0.36``; of those that there are."""
     known = np.asarray(values)[~np.isnan(values)]
     if len(known) == 0:
         return NO_LAW
     # infinite values cannot be interpolated
-    low, high = np.quantile(known, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], method="nearest")
+    low, high = np.quantile(known, [0.05, 0.95], method="nearest")
     return f"{number(low, digits)} to {number(high, digits)}".replace("-", "−")
 
 
@@ -180,9 +170,7 @@ def border_sentence(runs: Sequence[Scaling], kind: str = "recorded") -> str:
         return ""
     t0, l0 = (sum(found.at_border[i] for found in fitted) for i in (0, 1))
     if len(fitted) == 1:
-        ends = [
-            name for name, there in zip(("t₀", "L₀"), fitted[0].at_border, strict=True) if there
-        ]
+        ends = [name for name, count in (("t₀", t0), ("L₀", l0)) if count]
         if not ends:
             return f"In the {kind} run the search ends inside of what it may try."
         return (
@@ -220,7 +208,7 @@ def law_row(label: str, runs: Sequence[Scaling]) -> list[str]:
     if not laws:
         return [label, *[NO_LAW] * 5]
 
-    def both(name: str) -> NDArray[Any]:
+    def both(name: str) -> NDArray[np.float64]:
         return np.array([[getattr(law, name) for law in pair] for pair in laws])
 
     with np.errstate(over="ignore"):
@@ -251,60 +239,21 @@ def rung_row(runs: Sequence[Scaling]) -> list[str]:
     ]
 
 
-def printed_interval(steps: float) -> dict[str, tuple[float, float]]:
-    """What Table 1's printed digits leave open: ``b`` and ``beta``, the relative changes, and ``ar``.
-
-    The least and the greatest value over all B and β that round to the printed ones. Each is
-    monotone in each of the four numbers, so that these lie at corners.
-    """
-    half = {"b": (0.005e8, 0.005e7), "beta": (0.005, 0.005)}
-    corners = []
-    for signs in itertools.product((-1, 1), repeat=4):
-        b1, b2 = (PAPER_LAWS["b"][i] + signs[i] * half["b"][i] for i in (0, 1))
-        beta1, beta2 = (PAPER_LAWS["beta"][i] + signs[2 + i] * half["beta"][i] for i in (0, 1))
-        ratio = float(equation_9((b1, beta1), (b2, beta2), steps))
-        corners.append((b2 / b1 - 1, beta2 / beta1 - 1, ratio))
-    low, high = np.min(corners, 0), np.max(corners, 0)
-    return {name: (low[i], high[i]) for i, name in enumerate(("b", "beta", "ar"))}
-
-
-def from_changes(
-    b_change: float, beta_change: float, steps: float, *, half: float = 5e-4
-) -> tuple[float, float, float]:
-    """AR by Eq. 9 from relative changes of B and β: its value, and the least and greatest.
-
-    B and β of conventional learning are Table 1's. A common factor of both β leaves Eq. 9 as it
-    is, so that the two printed digits of β do not come in.
-
-    Args:
-        b_change, beta_change: ΔB/B (negative) and Δβ/β.
-        steps: T.
-        half: half of the last digit to which the changes are printed.
-    """
-
-    def ratio(b1: float, b_change: float, beta_change: float) -> float:
-        return float(equation_9((b1, 1.0), (b1 * (1 + b_change), 1 + beta_change), steps))
-
-    b1 = PAPER_LAWS["b"][0]
-    corners = [
-        ratio(b1 + i * 0.005e8, b_change + j * half, beta_change + k * half)
-        for i, j, k in itertools.product((-1, 1), repeat=3)
-    ]
-    return ratio(b1, b_change, beta_change), min(corners), max(corners)
-
-
 def verdicts(rungs: Sequence[Sequence[Scaling]], horizon: float) -> list[Verdict]:
     """The paper's claims on scaling laws held against runs, the rungs of a ladder in order.
 
-    The rules. r²: above 0.99 in every run, in part above 0.95. Directions of B and β: those
-    of the paper in every run, in part in more than half. Sizes: the mean within a factor
-    of :data:`FACTOR` of the paper's mean over its ladder, in part if of its sign; for B the mean
-    of ln(B₁/B₂), since ΔB/B cannot go below −1. AR along
-    the ladder: each rung's mean above the one before, in part if the last is above the first.
-    Eq. 9: within :data:`CLOSE` of the measured AR in every run, in part within :data:`FACTOR`.
-    The extrapolation counts as attempted if the longest run has a thousandth of its steps. A run
-    to which no law can be fitted fails where *every run* is asked for and is left out of means;
-    if that is so of all of them, what needs a law is not attempted.
+    The rules. The law itself: it predicts held-out steps better than every rival form
+    (:func:`~llbook.measures.rivals.law_is_best`) for both curves of every run, in part for more
+    than half of them; r² alone, which any smooth curve has, is shown and not judged. Directions
+    of B and β: those of the paper in every run, in part in more than half. Sizes: the mean as
+    :func:`~llbook.report.verdicts.sized` has it against the paper's mean over its ladder; for B
+    the mean of ln(B₁/B₂), since ΔB/B cannot go below −1. AR along the ladder: each rung's mean
+    above the one before, in part if the last is above the first. Eq. 9: within :data:`CLOSE` of
+    the measured AR in every run, in part within :data:`~llbook.report.verdicts.FACTOR`. The
+    extrapolation, where the longest run has a thousandth of its steps: AR by the laws grows on
+    the way in every run, in part in more than half. A run to which no law can be fitted fails
+    where *every run* is asked for and is left out of means; if that is so of all of them, what
+    needs a law is not attempted.
 
     Raises:
         ValueError: no run at all.
@@ -312,109 +261,86 @@ def verdicts(rungs: Sequence[Sequence[Scaling]], horizon: float) -> list[Verdict
     runs = [run for rung in rungs for run in rung]
     if not runs:
         raise ValueError("expected at least one run, got none")
+    means = [float(np.mean([run.measured for run in rung])) for rung in rungs]
+    growth = Verdict("table-2-ar", " → ".join(map(number, means)), _growth(means))
     fitted = [run for run in runs if run.found is not None]
-    missing = f"; {NO_LAW} in {len(runs) - len(fitted)}" if len(fitted) < len(runs) else ""
-    r2 = [law.r2 for run in fitted if run.found for law in run.found.laws]
-    right = np.array([run.b_change < 0 < run.beta_change for run in runs])
+    if not fitted:
+        keys = ("table-1", "tables-1-2", "table-2-b", "table-2-beta", "eq-9", "11")
+        found = [Verdict(key, NO_LAW, Word.SMALLER) for key in keys]
+        return [*found[:4], growth, *found[4:]]
+    lost = len(runs) - len(fitted)
+    missing = f"; {NO_LAW} in {lost}" if lost else ""
+
+    def everywhere(good: Iterable[bool]) -> Word:
+        """*Reproduced* if so in all runs, in part in more than half."""
+        share = sum(good) / len(runs)
+        return graded(share, 1 - 1e-9, 0.5)
+
     b, fall, beta = (
         [getattr(run, name) for run in fitted] for name in ("b_change", "b_fall", "beta_change")
     )
-    paper_fall = -np.log1p([-row["b"] for row in PAPER_LADDER])
-    paper_beta = np.mean([row["beta"] for row in PAPER_LADDER])
-    means = [float(np.mean([run.measured for run in rung])) for rung in rungs]
+    paper_fall = -np.log1p([row["b"] for row in LADDER])
+    paper_beta = float(np.mean([row["beta"] for row in LADDER]))
+    right = [run.b_change < 0 < run.beta_change for run in runs]
     off = [
         math.exp(abs(math.log(run.predicted() / run.measured)))
         if run.predicted() > 0 and run.measured > 0
         else math.inf
         for run in fitted
     ]
-    own = float(
-        equation_9(
-            (PAPER_LAWS["b"][0], PAPER_LAWS["beta"][0]),
-            (PAPER_LAWS["b"][1], PAPER_LAWS["beta"][1]),
-            PAPER_LAWS["steps"],
-        )
-    )
-    measured = next(row["ar"] for row in PAPER_LADDER if row["steps"] == PAPER_LAWS["steps"])
+    close = -math.inf if lost else -max(off)
     longest = max(run.steps for run in runs)
-    if not fitted:
-        r2, b, fall, beta, off = [0.0], [math.nan], [math.nan], [math.nan], [math.inf]
-    whole = -math.inf if missing else 0.0  # fails what is asked of every run
-    found = [
-        Verdict(
-            "Table 1: r² of the laws",
-            "0.995, 0.999",
-            f"{min(r2):.4f} at least{missing}",
-            _graded(min(r2) + whole, 0.99, 0.95),
-        ),
-        Verdict(
-            "Tables 1, 2: B falls and β rises",
-            "at every scale",
-            f"in {right.sum()} of {len(runs)} runs",
-            _graded(float(right.mean()), 1 - 1e-9, 0.5),
-        ),
-        Verdict(
-            "Table 2: ΔB/B",
-            per_cent([-row["b"] for row in PAPER_LADDER]) + _factor(paper_fall),
-            per_cent(b) + _factor(fall),
-            _sized(float(np.mean(fall)), float(np.mean(paper_fall))),
-        ),
-        Verdict(
-            "Table 2: Δβ/β",
-            per_cent([row["beta"] for row in PAPER_LADDER]),
-            per_cent(beta),
-            _sized(float(np.mean(beta)), float(paper_beta)),
-        ),
-        Verdict(
-            _GROWTH,
-            " → ".join(number(row["ar"]) for row in PAPER_LADDER),
-            " → ".join(number(mean) for mean in means),
-            "not attempted at this scale"
-            if len(means) < 2
-            else "undefined"
-            if np.isnan(means).any()
-            else "reproduced"
-            if (np.diff(means) > 0).all()
-            else "in part"
-            if means[-1] > means[0]
-            else "not reproduced",
-        ),
-        Verdict(
-            "Eq. 9 against the measured AR",
-            f"{number(own, 2)} by its printed laws, {number(measured)} measured",
-            f"apart by a factor of {spread(off, 4)}{missing}",
-            _graded(-max(off) + whole, -CLOSE, -FACTOR),
-        ),
-        Verdict(
-            f"Fig. 11: extrapolation to {number(horizon)} steps",
-            "from T = 4,000",
-            f"from T = {longest:,}",
-            "attempted" if longest * 1000 >= horizon else "not attempted at this scale",
-        ),
-    ]
-    if fitted:
-        return found
-    # only the measured AR needs no law
+    carried = [run.predicted(horizon) > run.predicted() for run in fitted]
+    near = longest * 1000 >= horizon
     return [
-        verdict
-        if verdict.item == _GROWTH
-        else replace(verdict, ours=NO_LAW, word="not attempted at this scale")
-        for verdict in found
+        _law_verdict(runs, missing),
+        Verdict("tables-1-2", f"in {sum(right)} of {len(runs)} runs", everywhere(right)),
+        Verdict(
+            "table-2-b",
+            f"{per_cent(b)}; {_factor(fall)}, the paper's {_factor(paper_fall)}",
+            sized(float(np.mean(fall)), float(np.mean(paper_fall))),
+        ),
+        Verdict("table-2-beta", per_cent(beta), sized(float(np.mean(beta)), paper_beta)),
+        growth,
+        Verdict(
+            "eq-9",
+            f"apart by a factor of {spread(off, 4)}{missing}",
+            graded(close, -CLOSE, -FACTOR),
+        ),
+        Verdict(
+            "11",
+            f"from T = {longest:,} to {number(horizon)} AR grows in {sum(carried)} of {len(runs)} runs",
+            everywhere(carried) if near else Word.SMALLER,
+        ),
     ]
 
 
-def _graded(value: float, full: float, part: float) -> str:
-    return "reproduced" if value >= full else "in part" if value >= part else "not reproduced"
+def _law_verdict(runs: Sequence[Scaling], missing: str) -> Verdict:
+    r2 = min(law.r2 for run in runs if run.found is not None for law in run.found.laws)
+    ours = f"r² {r2:.4f} at least{missing}"
+    best = [good for run in runs if run.misses for good in law_is_best(run.misses)]
+    if not best:
+        return Verdict("table-1", f"{ours}; too few steps to hold any out", Word.SMALLER)
+    count = 2 * len(runs)
+    return Verdict(
+        "table-1",
+        f"nearest on held-out steps for {sum(best)} of {count} curves; {ours}",
+        graded(sum(best) / count, 1 - 1e-9, 0.5),
+    )
 
 
-def _factor(fall: Sequence[float] | NDArray[Any]) -> str:
+def _growth(means: Sequence[float]) -> Word:
+    if len(means) < 2:
+        return Word.SMALLER
+    if np.isnan(means).any():
+        return Word.UNDEFINED
+    if (np.diff(means) > 0).all():
+        return Word.REPRODUCED
+    return Word.PART if means[-1] > means[0] else Word.FAILED
+
+
+def _factor(fall: Sequence[float] | NDArray[np.float64]) -> str:
     """B₁/B₂ from its logarithms: geometric mean and range."""
     with np.errstate(over="ignore"):
         mean, low, high = (number(np.exp(of(fall)), 2) for of in (np.mean, np.min, np.max))
-    return f"; B₁/B₂ = {mean}" + (f" ({low} to {high})" if len(fall) > 1 else "")
-
-
-def _sized(value: float, paper: float) -> str:
-    if not value > 0:
-        return "not reproduced"
-    return "reproduced" if paper / FACTOR <= value <= FACTOR * paper else "in part"
+    return f"B₁/B₂ = {mean}" + (f" ({low} to {high})" if len(fall) > 1 else "")

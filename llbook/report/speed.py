@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from llbook.parameters import Parameters
 from llbook.report.numbers import number, table
-from llbook.runs.store import records_folder
+from llbook.runs.folders import records_folder
 
 __all__ = [
     "PARTS",
@@ -37,15 +37,7 @@ class SpeedConfig(Parameters):
 
 Numbers = Mapping[str, Any]
 
-PARTS = (
-    "machine",
-    "perceptron",
-    "projection",
-    "language model",
-    "seeds",
-    "growth",
-    "import",
-)
+PARTS = ("machine", "perceptron", "projection", "language model", "seeds", "growth", "import")
 
 
 def speed_path() -> Path:
@@ -85,80 +77,69 @@ def machine_line(results: Numbers) -> str:
     )
 
 
-def _verdict(value: float, bound: float, *, least: bool) -> str:
-    return "met" if (value >= bound if least else value <= bound) else "**not met**"
-
-
 def target_table(results: Numbers) -> str:
     """Every ratio that was aimed at, what was found, and whether that is enough."""
     parts = results["parts"]
-    perceptron, language = parts["perceptron"], parts["language model"]
-    seeds, beside = parts["seeds"], f"{parts['seeds']['count']} seeds side by side: times one,"
-    programs = min(
-        case["times_faster_than_programs"]
-        for case in parts["projection"].values()
-        if "times_faster_than_programs" in case
-    )
-    bare = min(
-        case["times_faster_than_bare_programs"]
-        for case in parts["projection"].values()
-        if "times_faster_than_bare_programs" in case
-    )
-    adjoint = language["times_floor"]["adjoint"]
-    replay = parts["growth"]["checkpoints_times_slower"]
-    imported = max(0.0, parts["import"]["seconds"])  # a difference, which noise may turn
-    checkpoints = "√T checkpoints: times the time of a trajectory in memory,"
+    perceptron, language, seeds = parts["perceptron"], parts["language model"], parts["seeds"]
+
+    def projections(name: str) -> float:
+        return float(min(case[name] for case in parts["projection"].values() if name in case))
+
     epoch, step = "perceptron, a search epoch:", "language model, a step:"
-    beyond = {f"{checkpoints} where the parameters do": replay_range(results)}
-    rows: Iterable[tuple[str, float, float, bool]] = (
-        (f"{epoch} times faster than (a)", perceptron["times_faster"], 400, True),
-        ("projection of a policy: times faster than quadratic programs (a)", programs, 500, True),
-        ("the same without CVXPY around them", bare, 500, True),
-        (f"{step} times faster than (a), fully batched", language["times_faster"]["ours"], 2, True),
-        (
-            f"{step} times faster than (a), 64 at once",
-            language["times_faster"]["ours, than 64 at once"],
-            2,
-            True,
-        ),
-        (f"{epoch} times its floor", perceptron["times_floor"], 2.5, False),
-        ("language model, adjoint: times its floor", adjoint, 2, False),
-        (f"{beside} perceptron of the paper's size", seeds["perceptron"]["times_one"], 2.5, False),
-        (f"{beside} small perceptron", seeds["small perceptron"]["times_one"], 2.5, False),
-        (f"{beside} language model", seeds["language model"]["times_one"], 2.5, False),
-        (f"{checkpoints} where the examples take the time", replay, 1.4, False),
-        (f"{checkpoints} where the parameters do", replay_ratio(results), 1.4, False),
-        ("`import llbook`, seconds beyond Python's own start", imported, 0.3, False),
+    beside = f"{seeds['count']} seeds side by side: times one,"
+    checkpoints = "√T checkpoints: times the time of a trajectory in memory,"
+    faster, other = language["times_faster"], "projection of a policy: times faster than"
+    at_least: tuple[tuple[Any, ...], ...] = (
+        (f"{epoch} times faster than (a)", perceptron["times_faster"], 400),
+        (f"{other} quadratic programs (a)", projections("times_faster_than_programs"), 500),
+        ("the same without CVXPY around them", projections("times_faster_than_bare_programs"), 500),
+        (f"{step} times faster than (a), fully batched", faster["ours"], 2),
+        (f"{step} times faster than (a), 64 at once", faster["ours, than 64 at once"], 2),
     )
-    return table(
-        ("what", "aim", "found", ""),
-        [
-            (
-                what,
-                f"{'≥' if least else '≤'}\N{NO-BREAK SPACE}{bound:g}",
-                number(value, 2 if value < 100 else 3) + beyond.get(what, ""),
-                _verdict(value, bound, least=least),
-            )
-            for what, value, bound, least in rows
-        ],
+    of_examples = parts["growth"]["checkpoints_times_slower"]
+    replayed = f"{checkpoints} where the parameters do", replay_ratio(results)
+    at_most: tuple[tuple[Any, ...], ...] = (
+        (f"{epoch} times its floor", perceptron["times_floor"], 2.5),
+        ("language model, adjoint: times its floor", language["times_floor"]["adjoint"], 2),
+        (f"{beside} perceptron of the paper's size", seeds["perceptron"]["times_one"], 2.5),
+        (f"{beside} small perceptron", seeds["small perceptron"]["times_one"], 2.5),
+        (f"{beside} language model", seeds["language model"]["times_one"], 2.5),
+        (f"{checkpoints} where the examples take the time", of_examples, 1.4),
+        (*replayed, 1.4, replay_range(results)),
+        # a difference, which noise may turn
+        (
+            "`import llbook`, seconds beyond Python's own start",
+            max(0, parts["import"]["seconds"]),
+            0.3,
+        ),
+    )
+    rows = []
+    for sign, targets in (("≥", at_least), ("≤", at_most)):
+        for what, value, bound, *note in targets:
+            found = "".join([number(value, 2 if value < 100 else 3), *note])
+            met = value >= bound if sign == "≥" else value <= bound
+            aim = f"{sign}\N{NO-BREAK SPACE}{bound:g}"
+            rows.append((what, aim, found, "met" if met else "**not met**"))
+    return table(("what", "aim", "found", ""), rows)
+
+
+def _replays(results: Numbers) -> list[tuple[float, float]]:
+    """Along T, the seconds of an epoch with √T checkpoints and without."""
+    growth, along = results["parts"]["growth"], "language model, T"
+    return list(
+        zip(growth[f"{along}, checkpoints"]["seconds"], growth[along]["seconds"], strict=True)
     )
 
 
 def replay_ratio(results: Numbers) -> float:
     """Along T, the seconds of all epochs with √T checkpoints over those of all without."""
-    growth, along = results["parts"]["growth"], "language model, T"
-    return sum(growth[f"{along}, checkpoints"]["seconds"]) / sum(growth[along]["seconds"])
+    slow, fast = map(sum, zip(*_replays(results), strict=True))
+    return slow / fast
 
 
 def replay_range(results: Numbers) -> str:
     """The least and the greatest of the same ratio over the points along T, in brackets."""
-    growth, along = results["parts"]["growth"], "language model, T"
-    ratios = [
-        slow / fast
-        for slow, fast in zip(
-            growth[f"{along}, checkpoints"]["seconds"], growth[along]["seconds"], strict=True
-        )
-    ]
+    ratios = [slow / fast for slow, fast in _replays(results)]
     return f" ({number(min(ratios), 3)} to {number(max(ratios), 3)})"
 
 
@@ -186,17 +167,12 @@ def floor_table(results: Numbers) -> str:
     totals = {name: sum(seconds.values()) for name, seconds in found["seconds"].items()}
     rows = []
     for name, total in totals.items():
-        against = "described, half of γ zero" if "half" in name else "described"
-        floor = total / sum(found["floor"].values()) if name == "ours" else None
-        rows.append(
-            (
-                name.replace("ours", "here").replace("described", "as described (a)")
-                + (", against the same" if "half" in name and "ours" in name else ""),
-                number(total),
-                number(totals[against] / total, 2),
-                "" if floor is None else number(floor, 2),
-            )
-        )
+        half = "half" in name
+        against = totals["described, half of γ zero" if half else "described"]
+        label = name.replace("ours", "here").replace("described", "as described (a)")
+        label += ", against the same" * (half and "ours" in name)
+        floor = number(total / sum(found["floor"].values()), 2) if name == "ours" else ""
+        rows.append((label, number(total), number(against / total, 2), floor))
     return table(("one step, forward and backward", "seconds", "times faster", "times floor"), rows)
 
 

@@ -14,8 +14,8 @@ from pydantic import Field
 from scipy import stats
 
 from llbook.experiments import perceptron
-from llbook.parameters import Parameters
-from llbook.runs.store import Run
+from llbook.parameters import FileName, Parameters
+from llbook.runs.run import Run
 
 __all__ = ["Interval", "SweepConfig", "SweepTable", "interval", "read_table", "recorded_table"]
 
@@ -23,7 +23,9 @@ __all__ = ["Interval", "SweepConfig", "SweepTable", "interval", "read_table", "r
 class SweepConfig(Parameters):
     """The notebook that draws the table of a sweep."""
 
-    table: str = Field("", description="table.csv of a sweep; empty: the recorded perceptron runs")
+    table: FileName = Field(
+        "", description="table.csv of a sweep; empty: the recorded perceptron runs"
+    )
     over: str = Field("seed", description="the parameter that means are taken over")
     confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals")
 

@@ -1,1 +1,1 @@
-"""Runs on disk: each one file, found again by its key, with where it comes from."""
+"""Runs: what experiments computed, on disk, with the key that finds it and where it comes from."""

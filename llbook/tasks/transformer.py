@@ -1,6 +1,6 @@
 """The paper's Transformer language model (App. D), in one file and one flat vector θ.
 
-A decoder with learned positions, pre-norm RMSNorm with bias, ReLU feed-forward
+A decoder with learned positions, pre-norm RMSNorm with bias, feed-forward
 layers of four times the hidden size, and an output matrix of its own:
 
     x_i = E[token_i] + P[i]
@@ -18,42 +18,56 @@ gradients, Jacobian–vector and vector–Jacobian products through it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, scaled_dot_product_attention
+from torch.nn.functional import embedding, gelu, scaled_dot_product_attention
 
 from llbook.data.tokens import PAD
 from llbook.tasks.head import (
-    head_losses,
-    head_tangents,
     product,
-    weighted_loss,
-    weighted_tangent,
 )
-from llbook.tasks.task import Task, Trajectory
 
 __all__ = [
+    "ACTIVATIONS",
     "PAD",
-    "PRODUCTS",
     "Architecture",
     "Prefix",
-    "Transformer",
+    "dual_body",
     "initial_parameters",
     "logits",
     "parameter_count",
     "token_losses",
+    "unpack",
 ]
 
-PRODUCTS = ("full", "bfloat16", "tf32")
 _NORM_EPSILON = 1e-6
-# Tokens at once on a CPU: the buffers of more are given back to the system after each
-# use, and its clearing of their pages takes longer than what is computed in them.
-_CPU_TOKENS = 2048
+
+
+class _Relu:
+    @staticmethod
+    def value(y: Tensor) -> Tensor:
+        return y.relu()
+
+    @staticmethod
+    def slope(y: Tensor) -> Tensor:
+        return (y > 0).to(y.dtype)
+
+
+class _Gelu:
+    @staticmethod
+    def value(y: Tensor) -> Tensor:
+        return gelu(y)
+
+    @staticmethod
+    def slope(y: Tensor) -> Tensor:
+        density = (y.square() / -2).exp() / math.sqrt(2 * math.pi)
+        return torch.special.ndtr(y) + y * density
+
+
+ACTIVATIONS: dict[str, type[_Relu | _Gelu]] = {"relu": _Relu, "gelu": _Gelu}
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,9 @@ class Architecture:
         hidden: width of the residual stream.
         heads: attention heads; they divide ``hidden``.
         expansion: width of the feed-forward layer over ``hidden``.
+        activation: of the feed-forward layers: ``"relu"``, the paper's, whose slope jumps, so
+            that J is not differentiable everywhere and ∂J/∂γ is of one piece only;
+            ``"gelu"``, y Φ(y) with the normal distribution function, smooth.
         attention_scale: ``"head"`` divides the attention scores by √(head size),
             the usual choice; ``"hidden"`` by √(hidden size), as the authors'
             published code does.
@@ -84,6 +101,7 @@ class Architecture:
     hidden: int = 128
     heads: int = 8
     expansion: int = 4
+    activation: str = "relu"
     attention_scale: str = "head"
     initial_scale: float = 0.02
 
@@ -99,6 +117,9 @@ class Architecture:
             raise ValueError(
                 f"heads must divide the hidden size, got {self.heads} heads for {self.hidden}"
             )
+        if self.activation not in ACTIVATIONS:
+            known = " or ".join(map(repr, ACTIVATIONS))
+            raise ValueError(f"activation must be {known}, got {self.activation!r}")
         if self.attention_scale not in ("head", "hidden"):
             raise ValueError(
                 f"attention_scale must be 'head' or 'hidden', got {self.attention_scale!r}"
@@ -191,7 +212,8 @@ def logits(
             f"expected tokens of shape (n, L) with 1 ≤ L ≤ {architecture.context - start} "
             f"(context {architecture.context}, {start} read before), got {tuple(tokens.shape)}"
         )
-    weights = _unpack(architecture, theta)
+    activation = ACTIVATIONS[architecture.activation]
+    weights = unpack(architecture, theta)
     count, length = tokens.shape
     x = embedding(tokens, weights["tokens"]) + weights["positions"][start : start + length]
     # a single token sees all that was read: no mask needed
@@ -216,7 +238,7 @@ def logits(
         mixed = scores.softmax(-1) @ values  # (n, h, L, s)
         x = x + mixed.transpose(1, 2).reshape(x.shape) @ weights[f"{layer}.attention.out"]
         y = _rms_norm(x, weights[f"{layer}.feedforward.norm"]) @ weights[f"{layer}.feedforward.in"]
-        x = x + y.relu() @ weights[f"{layer}.feedforward.out"]
+        x = x + activation.value(y) @ weights[f"{layer}.feedforward.out"]
     return _rms_norm(x, weights["norm"]) @ weights["out"]
 
 
@@ -226,7 +248,8 @@ def _layout(architecture: Architecture) -> tuple[dict[str, tuple[int, ...]], lis
     return shapes, [math.prod(shape) for shape in shapes.values()]
 
 
-def _unpack(architecture: Architecture, theta: Tensor) -> dict[str, Tensor]:
+def unpack(architecture: Architecture, theta: Tensor) -> dict[str, Tensor]:
+    """The arrays of θ by name, as views."""
     shapes, sizes = _layout(architecture)
     pieces = theta.split(sizes)
     return {
@@ -241,7 +264,7 @@ def _rms_norm(x: Tensor, gain_and_bias: Tensor) -> Tensor:
     )
 
 
-def _dual_body(
+def dual_body(
     architecture: Architecture,
     theta: Tensor,
     direction: Tensor | None,
@@ -254,8 +277,9 @@ def _dual_body(
     mode can then run through both. Without a direction the tangents are None and
     attention is PyTorch's fused one, whose second derivatives do not exist.
     """
-    w = _unpack(architecture, theta)
-    d = None if direction is None else _unpack(architecture, direction)
+    activation = ACTIVATIONS[architecture.activation]
+    w = unpack(architecture, theta)
+    d = None if direction is None else unpack(architecture, direction)
     count, length = tokens.shape
     size = architecture.hidden // architecture.heads
     scale = (size if architecture.attention_scale == "head" else architecture.hidden) ** -0.5
@@ -304,8 +328,8 @@ def _dual_body(
         y, dy = linear(mixed, dmixed, f"{layer}.attention.out")
         x, dx = x + y, None if dx is None or dy is None else dx + dy
         y, dy = linear(*norm(x, dx, f"{layer}.feedforward.norm"), f"{layer}.feedforward.in")
-        dy = None if dy is None else dy * (y > 0)
-        y, dy = linear(y.relu(), dy, f"{layer}.feedforward.out")
+        dy = None if dy is None else dy * activation.slope(y)
+        y, dy = linear(activation.value(y), dy, f"{layer}.feedforward.out")
         x, dx = x + y, None if dx is None or dy is None else dx + dy
     return norm(x, dx, "norm")
 
@@ -315,233 +339,3 @@ def token_losses(scores: Tensor, targets: Tensor) -> Tensor:
     log_p = scores.log_softmax(-1)
     picked = log_p.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
     return -torch.where(targets == PAD, torch.zeros_like(picked), picked)
-
-
-class Transformer(Task):
-    """The Transformer trained on weighted full batches of token windows.
-
-    Derivatives are taken a micro-batch at a time, so that memory does not grow with
-    the number of examples; examples of weight zero are left out of them.
-
-    Args:
-        architecture: the shape of the model.
-        training, desired, test: int64 tokens, shape (n, L) with
-            2 ≤ L ≤ context + 1: each token but the first is predicted from those
-            before it. Short examples end in :data:`PAD`.
-        initial: θ_0, shape (P,).
-        learning_rate: η; 0.1 in the paper.
-        micro_batch: the most examples computed at once; a CPU takes fewer of long ones.
-            Results differ by rounding alone.
-        products: ``"full"``, matrix products in the dtype of ``initial``;
-            ``"bfloat16"``, with their factors rounded to it; ``"tf32"``, with the
-            tensor cores of an NVIDIA GPU. Parameters, costate, norms, softmax and
-            sums keep the dtype of ``initial`` in each.
-
-    Raises:
-        TypeError: tokens that are not int64.
-        ValueError: shapes that do not fit, tokens outside the vocabulary, padding
-            before a token, an example with nothing to predict, η ≤ 0, a micro-batch
-            below 1, an unknown name for the products, ``"tf32"`` away from CUDA.
-    """
-
-    def __init__(
-        self,
-        architecture: Architecture,
-        training: Tensor,
-        desired: Tensor,
-        test: Tensor,
-        *,
-        initial: Tensor,
-        learning_rate: float = 0.1,
-        micro_batch: int = 256,
-        products: str = "full",
-    ) -> None:
-        if not learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {learning_rate}")
-        if micro_batch < 1:
-            raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
-        if products not in PRODUCTS:
-            raise ValueError(f"products must be one of {', '.join(PRODUCTS)}, got {products!r}")
-        if products == "tf32" and initial.device.type != "cuda":
-            raise ValueError(f"'tf32' products need a CUDA device, θ_0 is on {initial.device}")
-        count = parameter_count(architecture)
-        if initial.shape != (count,):
-            raise ValueError(f"θ_0 must have shape ({count},), got {tuple(initial.shape)}")
-        for name, tokens in (("training", training), ("desired", desired), ("test", test)):
-            _check_windows(name, tokens, architecture)
-        self.architecture = architecture
-        self.training, self.desired, self.test = training, desired, test
-        self.initial = initial
-        self.learning_rate = learning_rate
-        self.vocabulary = architecture.vocabulary
-        if initial.device.type == "cpu":
-            micro_batch = min(micro_batch, max(1, _CPU_TOKENS // (training.shape[1] - 1)))
-        self.micro_batch = micro_batch
-        self.products = products
-        self._low = torch.bfloat16 if products == "bfloat16" else None
-
-    def losses(self, theta: Tensor, examples: Tensor) -> Tensor:
-        """Mean next-token loss over each example's predicted positions, in nats, shape (n,).
-
-        For ``torch.func`` to differentiate: the whole set at once, in full precision.
-        """
-        inputs, targets = examples[:, :-1].clamp(min=0), examples[:, 1:]
-        each = token_losses(logits(self.architecture, theta, inputs), targets)
-        return each.sum(1) / (targets != PAD).sum(1)
-
-    def trajectory_losses(self, trajectory: Trajectory, examples: Tensor) -> Tensor:
-        """Mean loss in nats at each θ of ``trajectory``, S of them, shape (S,)."""
-        batches = [
-            _Batch(part, None, self.initial.dtype) for part in examples.split(self.micro_batch)
-        ]
-        values = self.initial.new_zeros(len(trajectory))
-        with torch.no_grad(), self._precision():
-            for value, theta in zip(values, trajectory, strict=True):
-                out = _unpack(self.architecture, theta)["out"]
-                for batch in batches:
-                    x, _ = self._read(theta, None, batch)
-                    value += batch.weights @ head_losses(x, out, batch.targets, self._low)
-        return values / len(examples)
-
-    def gradient(self, theta: Tensor, weights: Tensor) -> Tensor:
-        """Σ_n w_n ∇l(x_n, θ) over the training examples with w_n ≠ 0, shape (P,)."""
-        return self._weighted_gradient(theta, self.training, weights)[1]
-
-    def mean_gradient(self, theta: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean loss over ``examples`` in nats and its gradient, shape (P,)."""
-        weights = theta.new_full((len(examples),), 1 / len(examples))
-        return self._weighted_gradient(theta, examples, weights)
-
-    def _weighted_gradient(
-        self, theta: Tensor, examples: Tensor, weights: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        value, total = theta.new_zeros(()), torch.zeros_like(theta)
-        used = weights.nonzero()[:, 0]
-        with self._precision():
-            for rows in used.split(self.micro_batch):
-                batch = _Batch(examples[rows], weights[rows], theta.dtype)
-                at = theta.detach().requires_grad_(True)
-                with torch.enable_grad():
-                    x, _ = self._read(at, None, batch)
-                    out = _unpack(self.architecture, at)["out"]
-                    part, _ = weighted_loss(x, out, batch.targets, batch.weights, self._low)
-                total += torch.autograd.grad(part, at)[0]
-                value += part.detach()
-        return value, total
-
-    def directional_derivatives(self, theta: Tensor, direction: Tensor) -> Tensor:
-        """direction·∇l(x_n, θ) for every training example, shape (N,)."""
-        everything = torch.arange(self.size, device=theta.device)
-        slopes = theta.new_empty(self.size)
-        with self._precision():
-            self._tangents(theta, direction, everything, slopes)
-        return slopes
-
-    def costate_products(
-        self, theta: Tensor, weights: Tensor, costate: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """λ·∇l(x_n, θ) for every training example, shape (N,), and Hλ, shape (P,).
-
-        Reverse over forward as in :meth:`Task.costate_products`; of the examples
-        with w_n = 0, which H does not contain, only the tangents are taken.
-        """
-        slopes, total = theta.new_empty(self.size), torch.zeros_like(theta)
-        used = weights != 0
-        with self._precision():
-            for rows in used.nonzero()[:, 0].split(self.micro_batch):
-                batch = _Batch(self.training[rows], weights[rows], theta.dtype)
-                at = theta.detach().requires_grad_(True)
-                with torch.enable_grad():
-                    x, dx = self._read(at, costate, batch)
-                    assert dx is not None
-                    out = _unpack(self.architecture, at)["out"]
-                    dout = _unpack(self.architecture, costate)["out"]
-                    part, each = weighted_tangent(
-                        x, dx, out, dout, batch.targets, batch.weights, self._low
-                    )
-                total += torch.autograd.grad(part, at)[0]
-                slopes[rows] = batch.mean(each)
-            self._tangents(theta, costate, (~used).nonzero()[:, 0], slopes)
-        return slopes, total
-
-    def _tangents(self, theta: Tensor, direction: Tensor, chosen: Tensor, slopes: Tensor) -> None:
-        with torch.no_grad():
-            for rows in chosen.split(self.micro_batch):
-                batch = _Batch(self.training[rows], None, theta.dtype)
-                x, dx = self._read(theta, direction, batch)
-                assert dx is not None
-                out = _unpack(self.architecture, theta)["out"]
-                dout = _unpack(self.architecture, direction)["out"]
-                each = head_tangents(x, dx, out, dout, batch.targets, self._low)
-                slopes[rows] = batch.mean(each)
-
-    def _read(
-        self, theta: Tensor, direction: Tensor | None, batch: _Batch
-    ) -> tuple[Tensor, Tensor | None]:
-        """What the output layer reads at the predicted positions, and its tangent."""
-        x, dx = _dual_body(self.architecture, theta, direction, batch.inputs, self._low)
-        x, dx = x.flatten(0, 1), None if dx is None else dx.flatten(0, 1)
-        if batch.kept is None:
-            return x, dx
-        return x[batch.kept], None if dx is None else dx[batch.kept]
-
-    @contextmanager
-    def _precision(self) -> Iterator[None]:
-        if self.products != "tf32":
-            yield
-            return
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = True
-        try:
-            yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
-
-
-class _Batch:
-    """A micro-batch as the passes above want it: its predicted positions in one row."""
-
-    def __init__(self, examples: Tensor, weights: Tensor | None, dtype: torch.dtype) -> None:
-        self.inputs, targets = examples[:, :-1].clamp(min=0), examples[:, 1:]
-        real = targets != PAD
-        counts = real.sum(1)
-        self.shape = targets.shape
-        # None where nothing is padded: no copies then
-        self.kept = None if bool(real.all()) else real.flatten().nonzero()[:, 0]
-        each = (1 / counts.to(dtype)) if weights is None else weights / counts
-        spread = each[:, None].expand(self.shape).flatten()
-        flat = targets.flatten()
-        self.targets = flat if self.kept is None else flat[self.kept]
-        self.weights = spread if self.kept is None else spread[self.kept]
-        self.share = (1 / counts.to(dtype))[:, None]
-
-    def mean(self, each: Tensor) -> Tensor:
-        """Mean over each example's predicted positions, shape (n,)."""
-        if self.kept is not None:
-            full = each.new_zeros(self.shape[0] * self.shape[1])
-            full[self.kept] = each
-            each = full
-        return (each.view(self.shape) * self.share).sum(1)
-
-
-def _check_windows(name: str, tokens: Tensor, architecture: Architecture) -> None:
-    if tokens.dtype != torch.int64:
-        raise TypeError(f"the {name} tokens must be int64, got {tokens.dtype}")
-    longest = architecture.context + 1
-    if tokens.ndim != 2 or len(tokens) < 1 or not 2 <= tokens.shape[1] <= longest:
-        raise ValueError(
-            f"expected {name} tokens of shape (n, L) with n ≥ 1 and 2 ≤ L ≤ {longest}, "
-            f"got {tuple(tokens.shape)}"
-        )
-    low, high = int(tokens.min()), int(tokens.max())
-    if low < PAD or high >= architecture.vocabulary:
-        raise ValueError(
-            f"the {name} tokens must lie in [0, {architecture.vocabulary}) or be PAD ({PAD}), "
-            f"got {low}..{high}"
-        )
-    padded = tokens == PAD
-    if bool((padded[:, :-1] & ~padded[:, 1:]).any()):
-        raise ValueError(f"a {name} example has padding before a token; pad at the end only")
-    if bool(padded[:, 1].any()):
-        row = int(padded[:, 1].nonzero()[0])
-        raise ValueError(f"{name} example {row} has fewer than two tokens: nothing to predict")

@@ -13,8 +13,8 @@ entropy: Beck and Teboulle, 2003) whose steps do not know how large a gradient i
 matters here: from row to row, and within a row from example to example, the size of
 ∂J/∂γ differs by powers of ten. ρ_k falls as a half cosine from ``rate`` to zero.
 
-Weights stay positive: those that fell below :data:`NOTHING` of their row's largest are
-no support (:func:`llbook.measures.law.support`).
+Weights stay positive; those that are only rounding are no support
+(:func:`llbook.measures.law.support`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["Mirror"]
 
 # short memories: measured best over 100 to 500 evaluations, see benchmarks/NOTES.md
 FIRST, SECOND = 0.5, 0.8
-LEAST = 1e-30  # a weight that underflows to zero could never return
+LEAST = 1e-12  # a weight of zero could never return; products with much smaller ones are subnormal
 
 
 class Mirror(Method):
