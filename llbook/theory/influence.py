@@ -55,7 +55,9 @@ def influence(task: Task, theta: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """
     at = derivatives(task, theta)
     curvature = np.tensordot(weights, at.hessians, 1)
-    least = float(np.linalg.eigvalsh(curvature)[0])
-    if not least > 0:
-        raise ValueError(f"expected a positive definite H, got a least eigenvalue of {least:.3g}")
+    least, *_, largest = np.linalg.eigvalsh(curvature)
+    if not least > 1e-12 * largest:
+        raise ValueError(
+            f"expected a positive definite H, got eigenvalues from {least:.3g} to {largest:.3g}"
+        )
     return -at.gradients @ np.linalg.solve(curvature, at.desired_gradient)
