@@ -301,7 +301,7 @@ def budget(
             label=f"{count} gradients",
         )
     left.set(xlabel="time", ylabel="budget spent, Σγ", ylim=(-0.03, 1.05))
-    left.legend(loc="center right")
+    left.legend(loc="center left")
     right.plot(edges, shed, color="black", linewidth=1.2, label="loss still to be shed")
     middles = (edges[1:] + edges[:-1]) / 2
     right.plot(middles[::2], price[::2], "o", color=_PALETTE[0], markersize=4, label="price c")
@@ -337,7 +337,7 @@ def many_points(areas: np.ndarray, eigenvalues: np.ndarray) -> Figure:
     left.locator_params(axis="x", nbins=4)
     left.ticklabel_format(useOffset=False)
     right.semilogy(np.arange(1, len(eigenvalues) + 1), eigenvalues, "o", color=_PALETTE[1])
-    right.set(xlabel="number", ylabel="eigenvalue of the reduced Hessian")
+    right.set(xlabel="number", ylabel="eigenvalue")
     return figure
 
 

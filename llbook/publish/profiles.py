@@ -38,7 +38,7 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any] | Callable[[], dict[str, Any]]]] 
             "intervals": 24,
             "removals": 30,
         },
-        "singular_arcs": {"intervals": 40, "finest": 48},
+        "singular_arcs": {"intervals": 40, "finest": 96},
         "small_steps": {
             "size": 6,
             "dimension": 3,
