@@ -203,7 +203,6 @@ def search(schema: Schema, values: dict[str, Any]) -> None:
     from llbook.optimal import distributed
 
     config, experiment = schema.config(values), schema.stored_experiment()
-    distributed.start()
     run = experiment.shared_run(config, progress=True)
     if run is not None:
         print(f"{schema.notebook}: run {run.id}")

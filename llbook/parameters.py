@@ -188,11 +188,12 @@ def from_notebook(
         ParameterError: an unknown name, a wrong type, a value out of range.
     """
     own = {"In", "Out", "exit", "quit", "get_ipython", "open"}
-    skip = types.ModuleType | types.FunctionType | types.BuiltinFunctionType | type
     given = {
         name: value
         for name, value in variables.items()
-        if not name.startswith("_") and name not in own and not isinstance(value, skip)
+        if not name.startswith("_")
+        and name not in own
+        and not (callable(value) or isinstance(value, types.ModuleType))
     }
     check_parameters(given, config.parameters() | extra)
     rest = {name: given.pop(name) for name in extra if name in given}

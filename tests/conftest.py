@@ -1,6 +1,8 @@
 """What several test files share."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,23 @@ import pytest
 from llbook.publish import browser
 
 ROOT = Path(__file__).resolve().parent.parent
+_PARAMETERS = re.compile(
+    r"```\{code-cell\} ipython3\n:tags: \[parameters[^\]]*\]\n(.*?)```", re.DOTALL
+)
+
+
+def parameter_cell(name):
+    """Name → (annotation, default, comment) of a notebook's parameters cell."""
+    (source,) = _PARAMETERS.findall((ROOT / "book" / f"{name}.md").read_text(encoding="utf-8"))
+    comments = [line.partition("  # ")[2] for line in source.splitlines()]
+    return {
+        node.target.id: (
+            node.annotation.id,
+            ast.literal_eval(node.value),
+            comments[node.lineno - 1],
+        )
+        for node in ast.parse(source).body
+    }
 
 
 def run_llbook(*arguments, build, **environment):

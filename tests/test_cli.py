@@ -424,7 +424,7 @@ def test_run_on_a_terminal_shows_progress(start):
     assert process.wait(60) == 0
     process.stdout.close()
     assert re.search(rb"toy: +\d+%\|.*cell", shown)
-    assert re.search(rb"epoch.*CR=", shown)
+    assert re.search(rb"evaluation.*CR=", shown)
 
 
 def children(process):

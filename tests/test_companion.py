@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import ROOT
-from test_notebooks import parameter_cell
 
 from llbook.experiments import language_model, perceptron
 from llbook.parameters import ParameterError
 from llbook.publish.profiles import PROFILES, overrides
+from llbook.publish.schema import schema
 from llbook.report import companion as report
 from llbook.report.companion import CompanionConfig
 from llbook.report.paper import ITEMS
@@ -263,7 +263,15 @@ def test_a_setting_is_told_by_what_it_changes():
 
 
 def test_parameters_of_the_page():
-    cell = parameter_cell("companion")
-    assert {name: default for name, (_, default, _) in cell.items()} == CompanionConfig().flat()
+    page = schema(ROOT / "book", "companion").parameters
+    assert {name: parameter.default for name, parameter in page.items()} == CompanionConfig().flat()
     for profile in PROFILES:
         assert overrides(profile, "companion").get("profile", "laptop") == profile
+
+
+def test_the_code_is_of_the_built_in_grammar_whatever_text_is_at_hand(tmp_path, monkeypatch):
+    (tmp_path / "one.txt").write_text("Only one story.")
+    monkeypatch.delenv("LLBOOK_TINYSTORIES", raising=False)
+    expected = report.code(2)
+    monkeypatch.setenv("LLBOOK_TINYSTORIES", str(tmp_path / "one.txt"))
+    assert report.code(2) == expected

@@ -50,7 +50,9 @@ def test_an_integer_will_do_for_a_float():
 
 
 def test_from_notebook_sees_what_papermill_lets_through():
-    names = {"__name__": "__main__", "In": [], "_i1": "", "os": types, "seed": 3, "flag": True}
+    run = PERCEPTRON.run
+    names = {"__name__": "__main__", "In": [], "_i1": "", "os": types, "run": run}
+    names |= {"seed": 3, "flag": True}
     config, extra = from_notebook(names, PerceptronConfig, flag=bool)
     assert config.seed == 3 and extra == {"flag": True}
     with pytest.raises(ParameterError, match="unknown parameter 'sede'.*'seed'"):

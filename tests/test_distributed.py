@@ -1,6 +1,5 @@
 """One search over several processes."""
 
-import json
 import os
 import re
 import subprocess
@@ -13,6 +12,7 @@ from conftest import ROOT
 
 from llbook.optimal.checkpoint import load_checkpoint
 from llbook.optimal.distributed import share
+from llbook.runs.store import RunStore
 
 SCRIPT = Path(__file__).with_name("shared_search.py")
 
@@ -92,11 +92,11 @@ def test_the_command_stores_the_run_once(tmp_path):
     first = start(*command, processes=2, **build)
     assert first.returncode == 0, first.stderr
     name = re.search(r"run (language-model-\w+)", first.stdout)[1]
-    stored = json.loads((tmp_path / "runs" / name / "run.json").read_text())
+    store = RunStore(tmp_path / "runs")
+    stored = store.load(name)
     second = start(*command, processes=2, **build)
     assert second.returncode == 0 and name in second.stdout
-    again = json.loads((tmp_path / "runs" / name / "run.json").read_text())
-    assert again["provenance"]["date"] == stored["provenance"]["date"]
+    assert store.load(name).provenance["date"] == stored.provenance["date"]
     many = start(*command, "-p", "desired_size=1", processes=2, **build)
     assert many.returncode != 0
     assert "at least one of the desired examples for each process, got 1 for 2" in many.stderr

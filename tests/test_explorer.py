@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from test_notebooks import parameter_cell
+from conftest import parameter_cell
 
 from llbook.experiments.explorer import EXAMPLES, STEPS, ExplorerConfig, perceptron_explorer, sample
 from llbook.experiments.perceptron import PerceptronConfig, build_task

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 from made_up_runs import SIZE, STEPS, made_up, run_of
-from test_notebooks import parameter_cell
 
 from llbook.experiments.language_model import LanguageModelConfig
 from llbook.figures import language_model as figures
 from llbook.figures import perceptron as shared
+from llbook.publish.schema import schema
 from llbook.report.language_model import (
     comparison,
     corpus_notice,
@@ -22,6 +22,7 @@ from llbook.report.language_model import (
     used_examples,
 )
 from llbook.report.numbers import small_print
+from llbook.runs.folders import repository_root
 
 RUN = made_up()
 
@@ -168,6 +169,7 @@ def test_comparison_has_a_column_per_setting_and_the_papers_in_both_units():
     assert cells["ΔAUC (test)"] == ["−8.0%", "−6.0% (−8.0 to −4.0)", "−7.3%"]
     assert cells["CR before → after (one unit)"][-1] == "2.08 → 2.25"
     assert cells["AR (running minima)"][-1] == "2.41"
+    assert cells["largest SIM of the last policy"] == ["3.5", "3.5 (3.5–3.5)", "about 6"]
     assert all(len(row) == 4 for row in rows)
 
 
@@ -220,6 +222,7 @@ def test_a_study_as_a_table():
         "history_auc": np.array([[4.0, 3.88], [4.0, 4.04], [nan, nan]]),
         "history_desired_auc": np.array([[4.0, 3.8], [4.0, 3.9], [nan, nan]]),
         "history_ar": np.array([[1.0, 1.2], [1.0, nan], [nan, nan]]),
+        "course_ar": np.ones((3, 2), np.float32),
         "seconds": np.array([1.0, 1.0, nan]),
     }
     study = run_of(arrays)
@@ -243,8 +246,6 @@ def test_runs_are_not_changed_by_drawing():
 
 
 def test_the_notebooks_parameters_are_those_of_the_config():
-    cell = parameter_cell("language_model")
-    assert {name: default for name, (_, default, _) in cell.items()} == LanguageModelConfig().flat()
-    for parameter, (annotation, default, comment) in cell.items():
-        assert type(default).__name__ == annotation, parameter
-        assert comment, parameter
+    page = schema(repository_root() / "book", "language_model").parameters
+    assert {name: part.default for name, part in page.items()} == LanguageModelConfig().flat()
+    assert all(parameter.meaning for parameter in page.values())

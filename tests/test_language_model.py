@@ -12,6 +12,7 @@ from llbook.experiments.language_model import (
     LanguageModelConfig,
     precision_errors,
 )
+from llbook.optimal import keeping
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.checkpoint import (
     decode_policy,
@@ -20,7 +21,6 @@ from llbook.optimal.checkpoint import (
     save_checkpoint,
 )
 from llbook.optimal.process import TRAJECTORIES, constant_policy, train
-from llbook.optimal.search import search
 from llbook.tasks import head, transformer
 from llbook.tasks.language import Transformer
 from llbook.tasks.task import Task
@@ -214,7 +214,7 @@ def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, monkeypatch, form, 
     config = LanguageModelConfig.from_flat(SMALL.flat() | {"policy_storage": form})
     whole = compute(config)
     path = tmp_path / "search.safetensors"
-    real, calls = search.__globals__["save_checkpoint"], []
+    real, calls = keeping.save_checkpoint, []
 
     def save(*arguments):
         real(*arguments)
@@ -222,7 +222,7 @@ def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, monkeypatch, form, 
         if len(calls) == stop:
             raise Stop
 
-    monkeypatch.setitem(search.__globals__, "save_checkpoint", save)
+    monkeypatch.setattr(keeping, "save_checkpoint", save)
     with pytest.raises(Stop):
         compute(config, checkpoint=path)
     monkeypatch.undo()
@@ -265,7 +265,7 @@ def test_a_damaged_checkpoint_is_moved_aside(tmp_path, capsys, damage):
 def test_no_trajectory_is_kept_while_the_next_one_is_computed(monkeypatch):
     """At the paper's scale there is no room for two."""
     alive = weakref.WeakSet()
-    real = search.__globals__["train"]
+    real = train
 
     def counted(*arguments, **options):
         gc.collect()
@@ -274,7 +274,7 @@ def test_no_trajectory_is_kept_while_the_next_one_is_computed(monkeypatch):
         alive.add(process)
         return process
 
-    monkeypatch.setitem(search.__globals__, "train", counted)
+    monkeypatch.setattr("llbook.optimal.search.train", counted)
     compute(SMALL)
     assert SMALL.search.epochs >= 2
 

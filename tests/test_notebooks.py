@@ -1,31 +1,12 @@
 """The notebooks' parameter cells against the models that check them."""
 
-import ast
-import re
-
 import pytest
+from conftest import parameter_cell
 
 from llbook.experiments.perceptron import PerceptronConfig
 from llbook.publish.profiles import PROFILES, overrides
-from llbook.runs.folders import repository_root
 
-BOOK = repository_root() / "book"
-CELL = re.compile(r"```\{code-cell\} ipython3\n:tags: \[parameters[^\]]*\]\n(.*?)```", re.DOTALL)
 SHARED = ("intro", "objective", "optimal_policy", "perceptron")
-
-
-def parameter_cell(name):
-    """Name → (annotation, default, comment) of a notebook's parameters cell."""
-    (source,) = CELL.findall((BOOK / f"{name}.md").read_text(encoding="utf-8"))
-    comments = [line.partition("  # ")[2] for line in source.splitlines()]
-    return {
-        node.target.id: (
-            node.annotation.id,
-            ast.literal_eval(node.value),
-            comments[node.lineno - 1],
-        )
-        for node in ast.parse(source).body
-    }
 
 
 @pytest.mark.parametrize("name", SHARED)
@@ -38,7 +19,14 @@ def test_every_parameter_is_typed_and_explained(name):
 def test_the_perceptron_notebook_has_the_config_one_to_one():
     cell = parameter_cell("perceptron")
     cell.pop("recompute_records")
-    assert {name: default for name, (_, default, _) in cell.items()} == PerceptronConfig().flat()
+    own, usual = (
+        {name: default for name, (_, default, _) in cell.items()},
+        PerceptronConfig().flat(),
+    )
+    assert own.keys() == usual.keys()
+    # the page shows a search that converges; the experiment's defaults are the printed one
+    chosen = {"method", "epochs", "sparse_every"}
+    assert {name for name in own if own[name] != usual[name]} <= chosen
 
 
 @pytest.mark.parametrize("name", SHARED)

@@ -38,7 +38,7 @@ SEARCHES = {
     [
         ("perceptron", "projected-gradient"),
         ("perceptron", "two-stage"),
-        ("language_model", "projected-gradient"),
+        ("language-model", "projected-gradient"),
     ],
 )
 def test_killed_at_random_moments_it_goes_on(kind, method, tmp_path):

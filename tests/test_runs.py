@@ -454,6 +454,16 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_power_cut_undoes_neither_the_content_nor_the_name(tmp_path, monkeypatch, durable):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_ino))
+    with replacing(tmp_path / "file", durable=durable) as temporary:
+        temporary.write_text("content")
+    expected = [path.stat().st_ino for path in (tmp_path / "file", tmp_path)]
+    assert synced == expected * durable
+
+
 WORK = """
 import os, pathlib, signal, sys
 from llbook.runs.files import in_use, scratch
@@ -575,6 +585,8 @@ def test_record_round_trip(store, tmp_path):
         np.testing.assert_array_equal(plain["curve"], run.arrays["curve"])
     content = path.read_bytes()
     assert save_record(record, path).read_bytes() == content
+    with zipfile.ZipFile(path) as archive:  # nor will it be another one tomorrow
+        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
     assert [p.name for p in path.parent.iterdir()] == ["toy.npz"]
 
 

@@ -445,16 +445,15 @@ def test_sentences_follow_the_numbers():
     assert "B does not fall and β does not grow" in report.law_sentence(worse)
     noisy = [curve(200, 0.3, 2.0, noise=0.02), curve(60, 0.35, 2.0, noise=0.02)]
     inside = report.scaling_of(run(*noisy), draws=2)
-    assert "ends inside" in report.border_sentence([inside])
-    assert "In none of 2 recorded runs " in report.border_sentence([inside, inside])
+    start = "In 2 recorded runs, the search ends at the last t₀ that it may try in "
+    end = "and at the least or the greatest L₀ in "
+    assert report.border_sentence([inside, inside]) == f"{start}0, {end}0."
     faster = np.exp(-0.15 * np.log(np.maximum(STEPS, 1)) ** 2)
     border = report.scaling_of(run(faster, 0.9 * faster), draws=2)
-    assert "the live run the search ends at the border of what it may try for t₀ and for L₀:" in (
-        report.border_sentence([border], kind="live")
-    )
-    assert report.border_sentence([inside, border]).startswith(
-        "Of 2 recorded runs, the search ends at the last t₀ that it may try in 1, and at the least "
-        "or the greatest L₀ in 1:"
+    there = f"1, {end}1: there the highest r² is no maximum."
+    assert report.border_sentence([inside, border]) == start + there
+    assert report.border_sentence([border], kind="live") == (
+        start.replace("2 recorded runs", "1 live run") + there
     )
 
 

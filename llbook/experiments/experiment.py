@@ -21,7 +21,7 @@ import numpy as np
 import torch.distributed
 
 from llbook.experiments.collecting import Arrays, Collector, SearchConfig, collected
-from llbook.optimal.distributed import process_count, told
+from llbook.optimal.distributed import process_count, start, told
 from llbook.runs.records import load_record, record_path, save_record
 from llbook.runs.run import Run
 from llbook.runs.store import default_store
@@ -120,7 +120,7 @@ class Experiment(Generic[C]):
         return self._run(config, progress, lambda path: None)
 
     def shared_run(self, config: C, *, progress: bool = False) -> Run | None:
-        """:meth:`run` by all processes that ``torchrun`` started, together.
+        """:meth:`run` by all processes that ``torchrun`` started, which are joined, together.
 
         The store and the checkpoint have to be where all of them can read. The run is the
         same as that of one process but for rounding, and has the same key.
@@ -132,6 +132,7 @@ class Experiment(Generic[C]):
             ValueError: an experiment that several processes cannot share; fewer examples of a
                 set than processes; processes that read different texts.
         """
+        start(config.device)
         if process_count() == 1:
             return self.run(config, progress=progress)
         if not self.shared:
@@ -206,24 +207,16 @@ class Experiment(Generic[C]):
             recompute: run each of them anew (or take it from the run store) instead of
                 reading ``book/records``; hours on a CPU.
         """
-        configs = self.recorded_configs()
-
-        def one(name: str) -> Run:
-            return (
-                self._condensed(configs[name], True)
-                if recompute
-                else load_record(record_path(name))
-            )
-
-        names = {
-            setting: [self.record_name(setting, seed) for seed in recorded.seeds]
-            for setting, recorded in self.recorded.items()
-        }
-        return {
-            setting: [one(name) for name in names[setting]]
-            for setting, recorded in self.recorded.items()
-            if not recorded.optional or all(record_path(name).is_file() for name in names[setting])
-        }
+        configs, found = self.recorded_configs(), {}
+        for setting, recorded in self.recorded.items():
+            names = [self.record_name(setting, seed) for seed in recorded.seeds]
+            if recorded.optional and not all(record_path(name).is_file() for name in names):
+                continue
+            if recompute:
+                found[setting] = [self._condensed(configs[name], True) for name in names]
+            else:
+                found[setting] = [load_record(record_path(name)) for name in names]
+        return found
 
     def sweep(self, name: str, *, progress: bool = False) -> Run:
         """All runs of a recorded sweep as one, with a row per point.
@@ -231,8 +224,8 @@ class Experiment(Generic[C]):
         Returns:
             A run whose arrays are the parameters that differ between the M points, each (M,);
             ``history_*`` (M, 2), the measures of the first and of the last policy; ``course_*``
-            (M, E), of all measured ones, where the points have as many; ``seconds`` (M,). A search that diverged is a row of NaN. The other parameters are in its
-            configuration.
+            (M, E), of all measured ones, where the points have as many; ``seconds`` (M,). A search
+            that diverged is a row of NaN. The other parameters are in its configuration.
 
         Raises:
             ValueError: no search came to an end.
@@ -305,5 +298,5 @@ def _without(settings: Mapping[str, Any], dotted: Iterable[str]) -> dict[str, An
     kept = {k: dict(v) if isinstance(v, Mapping) else v for k, v in settings.items()}
     for name in dotted:
         section, _, inner = name.rpartition(".")
-        del (kept[section] if section else kept)[inner]
+        (kept[section] if section else kept).pop(inner, None)
     return kept

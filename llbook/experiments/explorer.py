@@ -16,6 +16,7 @@ from torch import Tensor
 
 from llbook.experiments import language_model, perceptron
 from llbook.experiments.collecting import Arrays, Collector
+from llbook.experiments.experiment import C, Experiment
 from llbook.experiments.language_model import LanguageModelConfig, load_examples
 from llbook.experiments.perceptron import PerceptronConfig
 from llbook.measures.law import contributions, similarity, support
@@ -141,21 +142,21 @@ class _LanguageSample(_Sample):
         return arrays | {"perturbed": self.perturbed[arrays["examples"]]}
 
 
-PERCEPTRON = replace(
-    perceptron.PERCEPTRON,
-    name="explorer-perceptron",
-    measure=_Sample,
-    code=(*perceptron.PERCEPTRON.code, __name__),
-    recorded={},
-)
-LANGUAGE_MODEL = replace(
-    language_model.LANGUAGE_MODEL,
-    name="explorer-language-model",
-    measure=_LanguageSample,
-    code=(*language_model.LANGUAGE_MODEL.code, __name__),
-    recorded={},
-    shared=False,
-)
+def _explored(base: Experiment[C], measure: type[Collector]) -> Experiment[C]:
+    """Small searches of an experiment, of which the sample is kept."""
+    return replace(
+        base,
+        name=f"explorer-{base.name}",
+        measure=measure,
+        code=(*base.code, __name__),
+        recorded={},
+        sweeps={},
+        shared=False,
+    )
+
+
+PERCEPTRON = _explored(perceptron.PERCEPTRON, _Sample)
+LANGUAGE_MODEL = _explored(language_model.LANGUAGE_MODEL, _LanguageSample)
 
 
 def perceptron_explorer(config: ExplorerConfig) -> Run:

@@ -28,7 +28,6 @@ __all__ = [
     "PerceptronConfig",
     "PerceptronMeasures",
     "build_task",
-    "load_records",
     "perceptron_run",
 ]
 
@@ -170,7 +169,7 @@ class PerceptronMeasures(LawMeasures):
 _PRINTED = {"initialisation": "linear", "desired_size": 512}
 _NOISE = {percent: _PRINTED | {"label_noise": percent / 100} for percent in (3, 20)}
 _SMALL = {"steps": 500, "size": 1024}
-_OPTIMUM = {"method": "two-stage", "epochs": 300, "measure_every": 10, "sparse_every": 20}
+_OPTIMUM = {"method": "two-stage", "epochs": 300, "measure_every": 10, "sparse_every": 100}
 _DECAY = {"objective": "mean", "schedule": "linear", "step_size": 1e-3}
 
 PERCEPTRON = Experiment(
@@ -194,10 +193,8 @@ PERCEPTRON = Experiment(
         "decay-as-printed": Recorded(_PRINTED | _DECAY),
         "optimum-headline": Recorded(_OPTIMUM | {"epochs": 600, "measure_every": 20}),
         "optimum-as-printed": Recorded(_OPTIMUM | _PRINTED),
-        "optimum-normal-512": Recorded(_OPTIMUM | {"desired_size": 512}),
-        "optimum-linear-4096": Recorded(_OPTIMUM | {"initialisation": "linear"}),
-        "optimum-noise-3-linear-512": Recorded(_OPTIMUM | _NOISE[3]),
-        "optimum-noise-20-linear-512": Recorded(_OPTIMUM | _NOISE[20]),
+        "optimum-noise-3-linear-512": Recorded(_OPTIMUM | _NOISE[3], seeds=(0,)),
+        "optimum-noise-20-linear-512": Recorded(_OPTIMUM | _NOISE[20], seeds=(0,)),
         **{
             f"{method}-headline": Recorded(
                 {"method": method, "epochs": 300, "measure_every": 10}, seeds=(0,)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -53,10 +54,18 @@ def area_against_evaluations(runs: Mapping[str, Arrays], *, steps: int) -> Figur
         right.plot(spent, run["history_relative_gap"], **look)
     left.set(xlabel="gradient evaluations", ylabel=r"J = $\sum_t L_\mathrm{dsr}$ (nats)")
     left.set(xscale="log", yscale="log")
+    ticks = [tick for tick in (50, 100, 150, 200, 300, 400, 500, 700, 1000) if _within(tick, left)]
+    left.set_yticks(ticks, [str(tick) for tick in ticks])
+    left.minorticks_off()
     right.set(xlabel="gradient evaluations", ylabel="relative gap, median over steps")
     right.set(xscale="log", yscale="log")
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
+
+
+def _within(value: float, axes: Axes) -> bool:
+    low, high = axes.get_ylim()
+    return low <= value <= high
 
 
 def gradient_scales(scales: Mapping[str, NDArray[Any]]) -> Figure:
@@ -84,7 +93,7 @@ def side_by_side(runs: Mapping[str, Arrays]) -> Figure:
         runs: what a search is called → its arrays (a record's are enough).
     """
     figure, grid = style.subplots(2, 3, figsize=(9.6, 6.4))
-    loss, similar, curve, zero, learned, used = grid.ravel()
+    loss, curve, similar, zero, learned, used = grid.ravel()
     for number, (name, run) in enumerate(runs.items()):
         look = {"color": f"C{number}", "linestyle": _DASHES[number % len(_DASHES)]}
         dots = {"color": f"C{number}", "marker": _MARKS[number], "linestyle": "none"}

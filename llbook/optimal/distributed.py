@@ -33,28 +33,31 @@ __all__ = ["Shared", "SharedTrajectory", "process_count", "share", "start", "sto
 _PATIENCE = timedelta(days=7)
 
 
-def start() -> bool:
+def start(device: str = "auto") -> bool:
     """Join the processes that ``torchrun`` started; False where it did not start this one.
 
     gloo on CPUs, nccl on GPUs, one GPU for each process of a machine.
+
+    Args:
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"``: GPUs where there are some.
 
     Raises:
         RuntimeError: more processes on this machine than GPUs.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ or dist.is_initialized():
         return dist.is_initialized()
-    if not torch.cuda.is_available():
+    if device == "cpu" or not torch.cuda.is_available():
         dist.init_process_group("gloo", timeout=_PATIENCE)
         return True
     local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
     if local >= there:
         raise RuntimeError(
             f"process {local} of this machine has no GPU of its own: there are {there}; "
-            "lower --nproc-per-node, or set CUDA_VISIBLE_DEVICES= to compute on the CPU"
+            "lower --nproc-per-node, or compute on CPUs with device=cpu"
         )
     torch.cuda.set_device(local)
-    device = torch.device("cuda", local)
-    dist.init_process_group("nccl", device_id=device, timeout=_PATIENCE)
+    own = torch.device("cuda", local)
+    dist.init_process_group("nccl", device_id=own, timeout=_PATIENCE)
     return True
 
 

@@ -26,8 +26,9 @@ from llbook.tasks.task import Task
 __all__ = ["OBJECTIVES", "sparsify"]
 
 OBJECTIVES = ("fewest", "idle")
-ROUNDS = 3  # of re-weighting, towards fewer weights
-EXACT = 1e-11  # of a step's gradient, relative to the largest one there is
+TOLERANCES = (1e-10, 1e-9, 1e-8, 1e-7)
+ROUNDS = 2  # of re-weighting, towards fewer weights
+EXACT = 1e-9  # of a step's gradient, relative to the largest one there is
 
 
 def sparsify(
@@ -54,7 +55,7 @@ def sparsify(
 
     Returns:
         Shape (T, N) (or the rows asked for): the gradient of each step is that of ``policy``
-        to 1e-11 of the largest example's. In float64 the states of its training are those of
+        to 1e-9 of the largest example's, in float64 mostly to rounding. In float64 the states of its training are those of
         ``process`` to rounding; in float32 to that of the policy's storage.
 
     Raises:
@@ -92,29 +93,19 @@ def _vertex(
     step: int,
 ) -> NDArray[np.float64]:
     """Weights (N,) on at most P + 1 of the ``members`` with the gradient of ``weights``."""
-    weights = weights / weights.sum()
-    target = weights @ gradients
+    # of the members alone: what is only rounding need not lie in their hull
+    current = weights[members] / weights[members].sum()
+    target = current @ gradients[members]
     scale = np.abs(gradients[members]).max() or 1.0
     # one column an example: its gradient, and a one for the sum
     columns = np.vstack([gradients[members].T / scale, np.ones(len(members))])
     right = np.append(target / scale, 1.0)
     cost = price[members]
-    current = weights[members]
     for _ in range(ROUNDS if fewest else 1):
         if fewest:
             # the tangent of Σ log(w + δ): small weights are dear
             cost = 1 / (current + 1e-3 * current.max())
-        solved = linprog(
-            cost / max(cost.max(), 1e-300),
-            A_eq=columns,
-            b_eq=right,
-            bounds=(0, None),
-            method="highs-ds",
-            options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
-        )
-        if solved.x is None:
-            raise ArithmeticError(f"step {step}: no weights were found ({solved.message})")
-        current = np.maximum(solved.x, 0)
+        current = _solved(cost / max(cost.max(), 1e-300), columns, right, step)
     exact = _polished(columns, right, current)
     found = np.zeros(len(weights))
     found[members] = exact
@@ -124,6 +115,20 @@ def _vertex(
             f"step {step}: expected the gradient to {EXACT:g} of the largest, got {error:.1e}"
         )
     return found
+
+
+def _solved(
+    cost: NDArray[np.float64], columns: NDArray[np.float64], right: NDArray[np.float64], step: int
+) -> NDArray[np.float64]:
+    """A vertex, to the least tolerance at which one is found: it is polished afterwards."""
+    for tolerance in TOLERANCES:
+        options = {f"{side}_feasibility_tolerance": tolerance for side in ("primal", "dual")}
+        solved = linprog(
+            cost, A_eq=columns, b_eq=right, bounds=(0, None), method="highs-ds", options=options
+        )
+        if solved.x is not None:
+            return np.maximum(solved.x, 0)
+    raise ArithmeticError(f"step {step}: no weights were found ({solved.message})")
 
 
 def _polished(

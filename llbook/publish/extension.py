@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import pkgutil
@@ -76,6 +77,10 @@ def _list_modules(app: Sphinx, document: str, source: list[str]) -> None:
             raise ValueError(f"{document}: no module {match[1]!r}")
         inner = pkgutil.iter_modules(spec.submodule_search_locations or ())
         names = sorted(f"{match[1]}.{module.name}" for module in inner) or [match[1]]
+        for name in names:
+            # all before autodoc begins: it leaves pydantic's base classes changed, and what is
+            # derived from them after that is not fully defined
+            importlib.import_module(name)
         return "\n\n".join(
             f"### `{name}`\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```"
             for name in names

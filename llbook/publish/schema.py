@@ -31,7 +31,7 @@ from llbook.publish.notebooks import (
 )
 
 if TYPE_CHECKING:
-    from llbook.experiments.experiment import Experiment
+    import llbook.experiments.experiment
     from llbook.runs.run import Run
 
 __all__ = [
@@ -173,7 +173,7 @@ class Schema:
         """
         return self.stored_experiment().run(self.config(values), progress=progress)
 
-    def stored_experiment(self) -> Experiment[Any]:
+    def stored_experiment(self) -> llbook.experiments.experiment.Experiment[Any]:
         """The experiment whose run the notebook shows.
 
         Raises:

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from llbook.compression.codec import Trace
 from llbook.compression.text import decode_text, encode_text
-from llbook.data.stories import stories
+from llbook.data.grammar import grammar_stories
 from llbook.experiments.perceptron import PerceptronConfig, build_task
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
@@ -212,7 +212,7 @@ class Code:
 
 def code(count: int = 10, seed: int = 0) -> Code:
     """Theorem A.1 and Algorithms 1 and 2 on ``count`` stories of the built-in grammar: a second or so."""
-    text, trace = "\n\n".join(stories(count, seed)), Trace()
+    text, trace = "\n\n".join(grammar_stories(count, seed)), Trace()
     stream = encode_text(text, seed=seed, trace=trace, lanes=4, window=16, hidden=16)
     excess = trace.written[-1] / trace.total_bits - 1
     return Code(sum(trace.symbols), excess, decode_text(stream, seed=seed) == text)

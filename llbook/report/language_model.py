@@ -242,7 +242,7 @@ def study_rows(study: Run) -> tuple[list[str], list[list[str]]]:
 
 def study_parameters(study: Run) -> list[str]:
     """The parameters that differ between the points of a sweep."""
-    measures = ("history_", "seconds")
+    measures = ("history_", "course_", "seconds")
     return [name for name in study.arrays if not name.startswith(measures)]
 
 

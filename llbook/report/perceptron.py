@@ -30,13 +30,11 @@ _WORDS: dict[tuple[str, Any], str] = {
 def setting_label(runs: Sequence[Run]) -> str:
     """θ₀, K, and whatever else a setting changes of the defaults, in a few signs."""
     own, usual = flat_parameters(runs[0]), PerceptronConfig().flat()
-    for name in ("seed", "device", "measure_every", "sparse_every"):
-        own.pop(name, None)
     words = [_WORDS["initialisation", own.pop("initialisation")], f"K = {own.pop('desired_size')}"]
     if noise := own.pop("label_noise", 0):
         words.append(f"{100 * noise:g}% label noise")
     for name, value in own.items():
-        if value != usual[name]:
+        if value != usual[name] and not name.endswith(("seed", "device", "_every")):
             shown = f"{value:g}" if isinstance(value, float) else value
             sign = _SIGNS.get(name, name.replace("_", " "))
             words.append(_WORDS.get((name, value), f"{sign} = {shown}"))

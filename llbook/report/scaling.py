@@ -169,20 +169,10 @@ def border_sentence(runs: Sequence[Scaling], kind: str = "recorded") -> str:
     if not fitted:
         return ""
     t0, l0 = (sum(found.at_border[i] for found in fitted) for i in (0, 1))
-    if len(fitted) == 1:
-        ends = [name for name, count in (("t₀", t0), ("L₀", l0)) if count]
-        if not ends:
-            return f"In the {kind} run the search ends inside of what it may try."
-        return (
-            f"In the {kind} run the search ends at the border of what it may try for "
-            f"{' and for '.join(ends)}: there the highest r² is no maximum."
-        )
-    count = f"{len(fitted)} {kind} runs"
-    if not t0 + l0:
-        return f"In none of {count} does the search end at the border of what it may try."
     return (
-        f"Of {count}, the search ends at the last t₀ that it may try in {t0}, and at the least or the "
-        f"greatest L₀ in {l0}: there the highest r² is no maximum."
+        f"In {len(fitted)} {kind} run{'s' * (len(fitted) > 1)}, the search ends at the last t₀ that it may "
+        f"try in {t0}, and at the least or the greatest L₀ in {l0}"
+        + (": there the highest r² is no maximum." if t0 + l0 else ".")
     )
 
 

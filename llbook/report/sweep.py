@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 from scipy import stats
 
-from llbook.experiments import perceptron
+from llbook.experiments.experiment import registry
 from llbook.parameters import FileName, Parameters
 from llbook.runs.run import Run
 
@@ -126,11 +126,11 @@ def read_table(path: Path) -> SweepTable:
     return _table(done, header[:first], header[last + 1 :], len(rows) - len(done))
 
 
-def recorded_table() -> SweepTable:
-    """The recorded perceptron runs as the table of a sweep over settings and seeds."""
+def recorded_table(experiment: str = "perceptron") -> SweepTable:
+    """The recorded runs of an experiment as the table of a sweep over settings and seeds."""
     rows = [
         {"setting": name, "seed": str(run.config["seed"])} | _measures(run)
-        for name, runs in perceptron.load_records().items()
+        for name, runs in registry()[experiment].load_records().items()
         for run in runs
     ]
     measures = [name for name in rows[0] if name not in ("setting", "seed")]

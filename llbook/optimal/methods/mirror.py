@@ -33,7 +33,9 @@ __all__ = ["Mirror"]
 
 # short memories: measured best over 100 to 500 evaluations, see benchmarks/NOTES.md
 FIRST, SECOND = 0.5, 0.8
-LEAST = 1e-12  # a weight of zero could never return; products with much smaller ones are subnormal
+# a weight of zero could never return; products with much smaller ones are subnormal. Below what
+# is support in either dtype
+LEAST = {torch.float32: 1e-12, torch.float64: 1e-24}
 
 
 class Mirror(Method):
@@ -63,7 +65,7 @@ class Mirror(Method):
         change = torch.div(self._first, root, out=root).mul_(-rate * scale)
         policy.mul_(change.exp_())
         policy.div_(self.task.summed(policy.sum(1))[:, None])
-        return policy.clamp_(min=LEAST)
+        return policy.clamp_(min=LEAST[policy.dtype])
 
     def tensors(self) -> dict[str, Tensor]:
         if self._first is None or self._second is None:
