@@ -5,13 +5,12 @@ import pytest
 import sympy as sp
 import torch
 
-from llbook.data.teacher import teacher_data
 from llbook.measures.law import similarity
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
 from llbook.tasks.least_squares import LeastSquares, Rows, tilted, water_filling
-from llbook.tasks.perceptron import Perceptron, initial_parameters
 from llbook.tasks.task import Task
+from llbook.theory.arcs import pair_law, rotation, shared_arc
 from llbook.theory.config import GradientFlowConfig, MaximumPrincipleConfig
 from llbook.theory.flows import (
     brackets,
@@ -23,24 +22,19 @@ from llbook.theory.flows import (
     sample,
     smooth_policy,
 )
-from llbook.theory.solve import euler_objective, solve
+from llbook.theory.influence import final_loss_gradient, influence
+from llbook.theory.instances import small_perceptron
+from llbook.theory.solve import euler_objective, first_order_point, reduced_hessian, solve
 from llbook.theory.transcription import midpoints, objective, transcribe
 
 RATES, STARTS = [1.0, 0.5, 0.5], np.exp([0.0, -2.0, -10 / 3])
 IMPORTANCE = [1.0, 2.0, 0.5]
 
 
-def perceptron(size=6, dimension=4, desired_size=16, seed=0, noise=0.2, eta=0.1):
-    data = teacher_data(
-        size=size,
-        desired_size=desired_size,
-        dimension=dimension,
-        label_noise=noise,
-        seed=seed,
-        dtype=torch.float64,
+def perceptron(size=6, dimension=4, desired_size=16, seed=0, eta=0.1):
+    return small_perceptron(
+        size, dimension, desired_size, label_noise=0.2, seed=seed, learning_rate=eta
     )
-    initial = initial_parameters("normal", dimension, seed=seed, dtype=torch.float64)
-    return Perceptron(data.training, data.desired, data.test, initial=initial, learning_rate=eta)
 
 
 class Quartic(Task):
@@ -279,9 +273,165 @@ def test_solver_certifies_a_small_perceptron_by_the_engines_own_gradient():
     assert value < euler_objective(task)(even)[0]
 
 
+@pytest.fixture(scope="module")
+def tilt():
+    """A task, its first-order point on 60 intervals, and θ and λ at their middles."""
+    task = tilted(RATES, STARTS, IMPORTANCE, coupling=0.1)
+    value = objective(task, interval=0.1, substeps=2)
+    policy = first_order_point(value, constant_policy(task, 60)).policy
+    halves = transcribe(task, policy.repeat_interleave(2, 0), interval=0.05)
+    return task, policy, halves.trajectory[1::2].numpy(), halves.costates[1::2].numpy()
+
+
+def test_two_examples_obey_the_pair_law_with_the_weights_of_the_second_order(tilt):
+    task, policy, states, costates = tilt
+    arc = np.flatnonzero((policy > 0).sum(1).numpy() == 2)[6:-3]
+    assert len(arc) > 8
+    for m in arc:
+        at = derivatives(task, states[m])
+        contribution = at.gradients @ at.desired_gradient
+        law = pair_law(task, states[m], costates[m])
+        assert np.array_equal(law, -law.T)
+        assert abs(law[0, 1]) < 1e-3 * abs(contribution[0] - contribution[1])
+        found = shared_arc(task, states[m], costates[m], (0, 1))
+        assert found.curvature > 0
+        assert found.weight == pytest.approx(float(policy[m, 0]), abs=2e-3)
+        other = shared_arc(task, states[m], costates[m], (1, 0))
+        assert other.curvature == pytest.approx(found.curvature, rel=1e-6)
+        assert other.weight == pytest.approx(1 - found.weight, abs=1e-6)
+
+
+def test_curvature_of_an_arc_is_the_second_derivative_of_a_narrow_variation(tilt):
+    task, policy, states, costates = tilt
+    middle = int(np.flatnonzero((policy > 0).sum(1).numpy() == 2)[11])
+    fine, step = policy.repeat_interleave(32, 0), 0.1 / 32
+    edges = step * np.arange(len(fine) + 1)
+    offset = (edges - 0.1 * (middle + 0.5)) / 0.3
+    bump = np.where(np.abs(offset) < 0.5, np.cos(np.pi * offset) ** 2, 0)
+    move = torch.zeros_like(fine)
+    move[:, 0] = torch.from_numpy(np.diff(bump) / step)
+    move[:, 1] = -move[:, 0]
+    value, width = objective(task, interval=step), 1e-6
+    up, down = value(fine + width * move)[1], value(fine - width * move)[1]
+    second = float(((up - down) * move).sum()) / (2 * width)
+    curvature = shared_arc(task, states[middle], costates[middle], (0, 1)).curvature
+    assert second == pytest.approx(curvature * (bump**2).sum() * step, rel=0.05)
+
+
+def test_three_examples_violate_gohs_condition_and_a_rotation_lowers_the_area(tilt):
+    task, policy, states, costates = tilt
+    assert (
+        torch.linalg.eigvalsh(
+            reduced_hessian(objective(task, interval=0.1, substeps=2), policy)
+        ).min()
+        > 0
+    )  # a minimum as far as its own grid can see
+    three = np.flatnonzero((policy > 0).sum(1).numpy() == 3)[5:]
+    b = np.stack([brackets(derivatives(task, states[m]), costates[m]) for m in three])
+    goh = b[:, 0, 1] + b[:, 1, 2] + b[:, 2, 0]
+    law = np.stack([pair_law(task, states[m], costates[m]) for m in three])
+    np.testing.assert_allclose(
+        law[:, 0, 1], policy[three, 2].numpy() * goh, atol=0.01 * np.abs(goh).max()
+    )
+    fine, step = policy.repeat_interleave(48, 0), 0.1 / 48
+    edges, span, width = step * np.arange(len(fine) + 1), (0.1 * three[0], 6.0), 1e-8
+    value, seconds = objective(task, interval=step), []
+    for turns in (40, -40):
+        move = rotation(edges, span, turns, (0, 1, 2), 3)
+        assert float(move.sum(1).abs().max()) < 1e-9
+        up, down = value(fine + width * move)[1], value(fine - width * move)[1]
+        seconds.append(float(((up - down) * move).sum()) / (2 * width))
+    envelope = np.sin(np.pi * (0.1 * (three + 0.5) - span[0]) / (6.0 - span[0])) ** 4
+    predicted = 2 * np.pi * 40 / (6.0 - span[0]) * 0.1 * (envelope * goh).sum()
+    assert (seconds[0] - seconds[1]) / 2 == pytest.approx(predicted, rel=0.03)
+    assert min(seconds) < 0
+
+
+def test_solutions_hold_no_weights_of_rounding():
+    task = perceptron(size=8, desired_size=32, seed=1)
+    found = solve(objective(task, interval=0.1, scheme="euler"), constant_policy(task, 30))
+    assert found.gap < 1e-10
+    assert not bool(((found.policy > 0) & (found.policy < 1e-12)).any())
+
+
+def test_reduced_hessian_is_that_of_the_weights_in_use():
+    matrix = torch.tensor([[2.0, 1.0, 0.0], [1.0, 4.0, 0.0], [0.0, 0.0, 9.0]]).double()
+
+    def quadratic(policy):
+        return float((policy @ matrix * policy).sum() / 2), policy @ matrix
+
+    policy = torch.tensor([[0.25, 0.75, 0.0], [0.0, 1.0, 0.0]]).double()
+    # one coordinate: from the second example to the first
+    torch.testing.assert_close(
+        reduced_hessian(quadratic, policy), torch.tensor([[2.0 + 4 - 2 * 1]]).double()
+    )
+    assert reduced_hessian(quadratic, policy[1:]).shape == (0, 0)
+
+
+def test_a_point_with_a_gap_is_not_passed_off_as_first_order():
+    task = perceptron()
+    value = objective(task, interval=0.1, scheme="euler")
+    with pytest.raises(RuntimeError, match=r"after \d gradients, expected < 1e-10"):
+        first_order_point(value, constant_policy(task, 20), iterations=3)
+
+
+def test_future_contributions_of_the_final_loss_sum_up_to_influence_functions():
+    task = perceptron(size=40, desired_size=64, eta=0.5)
+    policy = constant_policy(task, 300)
+    process = train(task, policy)
+    gradient = final_loss_gradient(task, policy, process)
+
+    def final(weights):
+        end = train(task, weights).trajectory[-1]
+        return float(task.mean_loss(end, task.desired))
+
+    move = torch.zeros_like(policy)
+    move[280, 3], move[280, 5] = 1e-4, -1e-4
+    difference = (final(policy + move) - final(policy - move)) / 2e-4
+    assert difference == pytest.approx(float(gradient[280, 3] - gradient[280, 5]), rel=1e-6)
+    limit = influence(task, process.trajectory[-1].numpy(), np.full(40, 1 / 40))
+    np.testing.assert_allclose(gradient.sum(0), limit, atol=1e-9 * np.abs(limit).max())
+    without = torch.full_like(policy, 1 / 39)
+    worst = int(np.argmax(np.abs(limit)))
+    without[:, worst] = 0
+    assert final(without) - final(policy) == pytest.approx(-limit[worst] / 40, rel=0.5)
+
+
+def test_a_free_budget_is_used_up_before_convergence():
+    task = perceptron()
+    task.training.signed = torch.cat([task.training.signed, torch.zeros(1, 4).double()])
+    idle = constant_policy(task, 20) * 0.1
+    idle[:, -1] = 1 - idle[:, :-1].sum(1)
+    found = solve(objective(task, interval=0.1), idle)
+    assert found.gap < 1e-10 and float(found.gradient.amin(1).max()) < 0
+    assert float(found.policy[:, -1].max()) == 0
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (
+            lambda: shared_arc(perceptron(), np.zeros(4), np.ones(4), (0, 1), width=0.0),
+            ValueError,
+            "got 0.0",
+        ),
+        (
+            lambda: rotation(np.linspace(0, 1, 21), (0.0, 1.0), 4, (0, 1, 2), 3),
+            ValueError,
+            "for 4 turns",
+        ),
+        (
+            lambda: influence(perceptron(size=2, dimension=4), np.zeros(4), np.full(2, 0.5)),
+            ValueError,
+            "positive definite",
+        ),
+        (
+            lambda: final_loss_gradient(
+                perceptron(), random_policy(4, 6), train(perceptron(), random_policy(5, 6))
+            ),
+            ValueError,
+            "4 steps, the process 5",
+        ),
         (lambda: derivatives(perceptron(), np.zeros(3)), ValueError, r"\(4,\), got \(3,\)"),
         (lambda: smooth_policy(0, horizon=1.0), ValueError, "size 0"),
         (lambda: smooth_policy(3, horizon=0.0), ValueError, "horizon 0.0"),

@@ -13,13 +13,17 @@ from llbook.figures import style
 
 __all__ = [
     "LAW_ARROWS",
-    "arc",
     "bang_bang",
+    "budget",
     "convergence",
     "coupling",
     "flow_and_steps",
     "identity_terms",
+    "influence",
     "law_drawing",
+    "many_points",
+    "pair_law",
+    "rotation",
     "similarity_against_ratio",
     "water",
 ]
@@ -202,25 +206,138 @@ def water(times: np.ndarray, level: np.ndarray, values: np.ndarray, policy: np.n
     return figure
 
 
-def arc(times: np.ndarray, measured: np.ndarray, predicted: np.ndarray) -> Figure:
-    """(CT_n - mean)/mean on the support, lines, and what the brackets predict, dots; (S, N)."""
+def pair_law(
+    times: np.ndarray, differences: np.ndarray, brackets: np.ndarray, three: tuple[float, float]
+) -> Figure:
+    """CT_i - CT_j, lines, and b_ij, open markers, of the pairs among three examples in use.
+
+    Args:
+        times: middles of the intervals, shape (M,).
+        differences, brackets: nan for pairs not in use, shape (M, 3, 3).
+        three: when all three share, from and to.
+    """
     figure, axes = style.subplots(figsize=(6.4, 4.2))
     axes.axhline(0, color="#888888", linewidth=0.8)
-    for n in range(measured.shape[1]):
-        colour, name = _PALETTE[n], f"example {n + 1}"
-        axes.plot(times, measured[:, n], _DASHES[n], color=colour, label=name)
+    axes.axvspan(*three, color="#eeeeee", zorder=0)
+    for k, (i, j) in enumerate(((0, 1), (1, 2), (2, 0))):
+        pair = f"{i + 1}, {j + 1}"
+        axes.plot(
+            times,
+            differences[:, i, j],
+            _DASHES[k],
+            color=_PALETTE[k],
+            label=f"CT difference {pair}",
+        )
         axes.plot(
             times[::2],
-            predicted[::2, n],
-            _MARKERS[n],
-            color=colour,
+            brackets[::2, i, j],
+            _MARKERS[k],
+            color=_PALETTE[k],
             markersize=5,
             markerfacecolor="none",
-            label=f"predicted, {name}",
+            label=f"bracket {pair}",
         )
-    axes.set(xlabel="time", ylabel="(CT$_n$ − mean) / mean")
+    axes.set(xlabel="time", ylabel="difference / mean contribution")
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=measured.shape[1])
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
+
+
+def rotation(
+    turns: np.ndarray,
+    forward: np.ndarray,
+    backward: np.ndarray,
+    predicted: np.ndarray,
+    limit: float,
+) -> Figure:
+    """J'' along variations that rotate weight among three examples, in both senses.
+
+    Args:
+        turns: of the variation, shape (S,).
+        forward, backward: J'', shape (S,).
+        predicted: half of their difference by the theory, shape (S,).
+        limit: the most turns that the policy's own grid can hold.
+    """
+    figure, axes = style.subplots()
+    axes.axhline(0, color="#888888", linewidth=0.8)
+    axes.axvline(limit, color="#888888", linewidth=1, linestyle="--")
+    axes.annotate(
+        "the grid's limit",
+        (limit, 0.05),
+        xycoords=("data", "axes fraction"),
+        xytext=(5, 0),
+        textcoords="offset points",
+    )
+    mean = (forward + backward) / 2
+    for sign, values, name, k in ((1, forward, "one way", 0), (-1, backward, "the other", 1)):
+        axes.plot(turns, values, _MARKERS[k], color=_PALETTE[k], label=f"rotated {name}")
+        axes.plot(turns, mean + sign * predicted, ":", color=_PALETTE[k])
+    axes.set(xlabel="turns on the arc", ylabel="second derivative of the area")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def budget(
+    step: float, spent: Mapping[int, np.ndarray], price: np.ndarray, shed: np.ndarray
+) -> Figure:
+    """The weight a policy spends as its search goes on, and the price of a little more.
+
+    Args:
+        step: length of an interval.
+        spent: gradients so far → Σ_n γ_n without the idle example, shape (M,).
+        price: max_n λ·g_n at the end, mean over each interval, shape (M,).
+        shed: L(t) - L(T) at the intervals' ends, shape (M + 1,).
+    """
+    figure, (left, right) = style.subplots(1, 2, figsize=(7.4, 3.3))
+    edges = step * np.arange(len(price) + 1)
+    for (count, weight), dash, colour in zip(spent.items(), _DASHES, _PALETTE, strict=False):
+        left.stairs(
+            weight,
+            edges,
+            baseline=None,
+            linestyle=dash,
+            linewidth=1.8,
+            color=colour,
+            label=f"{count} gradients",
+        )
+    left.set(xlabel="time", ylabel="budget spent, Σγ", ylim=(-0.03, 1.05))
+    left.legend(loc="center left")
+    right.plot(edges, shed, color="black", linewidth=1.2, label="loss still to be shed")
+    middles = (edges[1:] + edges[:-1]) / 2
+    right.plot(middles[::2], price[::2], "o", color=_PALETTE[0], markersize=4, label="price c")
+    right.set(xlabel="time", ylabel="nats", ylim=(0, None))
+    right.legend()
+    return figure
+
+
+def influence(
+    lengths: np.ndarray, misses: np.ndarray, predicted: np.ndarray, retrained: np.ndarray
+) -> Figure:
+    """Convergence to the influence function, and leave-one-out against its prediction."""
+    figure, (left, right) = style.subplots(1, 2, figsize=(7.4, 3.4))
+    left.semilogy(lengths, misses, "o-", color=_PALETTE[0])
+    left.set(xlabel="steps T", ylabel="largest relative error of the sum")
+    ends = np.array([predicted.min(), predicted.max()])
+    right.plot(ends, ends, color="black", linewidth=1, linestyle=(0, (1, 2)))
+    right.plot(predicted, retrained, "o", color=_PALETTE[1], markersize=4.5)
+    right.set(xlabel="predicted, G·H⁻¹g / N (nats)", ylabel="retrained without it (nats)")
+    return figure
+
+
+def many_points(areas: np.ndarray, eigenvalues: np.ndarray) -> Figure:
+    """Areas of first-order points from several starts; the reduced Hessian's spectrum at the best.
+
+    Args:
+        areas: ηJ, one a start, shape (S,).
+        eigenvalues: shape (F,).
+    """
+    figure, (left, right) = style.subplots(1, 2, figsize=(7.4, 3.3))
+    left.hist(areas, bins=max(4, len(areas) // 2), color=_PALETTE[0], edgecolor="white")
+    left.set(xlabel="area ηJ", ylabel="starts")
+    left.locator_params(axis="x", nbins=4)
+    left.ticklabel_format(useOffset=False)
+    right.semilogy(np.arange(1, len(eigenvalues) + 1), eigenvalues, "o", color=_PALETTE[1])
+    right.set(xlabel="number", ylabel="eigenvalue")
     return figure
 
 

@@ -20,9 +20,11 @@ from llbook.optimal.process import train
 from llbook.optimal.simplex import project
 from llbook.tasks.task import Task
 
-__all__ = ["Solution", "euler_objective", "solve"]
+__all__ = ["Solution", "euler_objective", "first_order_point", "reduced_hessian", "solve"]
 
 Objective = Callable[[Tensor], tuple[float, Tensor]]
+
+ROUNDING = 1e-12  # a weight below is what rounding left, and would pass for one in use
 
 
 class Solution(NamedTuple):
@@ -149,7 +151,28 @@ def solve(
             if polished is not None and polished.objective <= value:
                 current = point = polished.policy
                 slope, momentum = polished.gradient, 1.0
-    return best._replace(iterations=spent)
+    policy = torch.where(best.policy > ROUNDING, best.policy, 0)
+    policy /= policy.sum(1, keepdim=True)
+    value, gradient = objective(policy)
+    return Solution(policy, value, gradient, _gap(policy, gradient), spent + 1)
+
+
+def first_order_point(
+    objective: Objective, policy: Tensor, *, iterations: int = 20_000, required: float = 1e-10
+) -> Solution:
+    """What :func:`solve` finds from ``policy``, if its relative gap is below ``required``.
+
+    Raises:
+        RuntimeError: it is not; the message says after how many gradients.
+        TypeError, ValueError: as :func:`solve`.
+    """
+    result = solve(objective, policy, iterations=iterations)
+    if not result.gap < required:
+        raise RuntimeError(
+            f"relative first-order gap {result.gap:.1e} after {result.iterations} gradients, "
+            f"expected < {required:g}: raise 'iterations' ({iterations}) or change 'seed'"
+        )
+    return result
 
 
 def _newton(
@@ -164,15 +187,7 @@ def _newton(
         if len(rows) == 0:
             break
         reduced = gradient[rows, columns] - gradient[rows, heads]
-        hessian = torch.empty(len(rows), len(rows), dtype=policy.dtype)
-        width = 1e-6
-        for i in range(len(rows)):
-            moved = policy.clone()
-            moved[rows[i], columns[i]] += width
-            moved[rows[i], heads[i]] -= width
-            _, at = objective(moved)
-            hessian[i] = (at[rows, columns] - at[rows, heads] - reduced) / width
-        values, vectors = torch.linalg.eigh((hessian + hessian.T) / 2)
+        values, vectors = torch.linalg.eigh(reduced_hessian(objective, policy, gradient=gradient))
         # absolute values: downhill also along directions of negative curvature
         values = values.abs().clamp_(min=1e-13 * float(values.abs().max()))
         step = -vectors @ ((vectors.T @ reduced) / values)
@@ -196,9 +211,48 @@ def _newton(
     return best
 
 
+def reduced_hessian(
+    objective: Objective, policy: Tensor, *, gradient: Tensor | None = None, width: float = 1e-6
+) -> Tensor:
+    """The Hessian of J along moves of weight among the examples in use at one step.
+
+    In each row with two or more weights in use, each of them but the largest is a
+    coordinate; the largest makes up for its moves, so that the row stays on the
+    simplex. From differences of gradients.
+
+    Args:
+        objective: γ ↦ (J, ∂J/∂γ), defined near the simplices as well as on them.
+        policy: γ, shape (T, N), float64.
+        gradient: ∂J/∂γ there, for one-sided differences at half the price; central
+            ones unless given.
+        width: of the differences.
+
+    Returns:
+        A symmetric matrix, shape (F, F); F is zero if each step uses one example.
+    """
+    rows, columns, heads = _free(policy)
+
+    def slope(at: Tensor) -> Tensor:
+        return at[rows, columns] - at[rows, heads]
+
+    def moved(i: int, by: float) -> Tensor:
+        beside = policy.clone()
+        beside[rows[i], columns[i]] += by
+        beside[rows[i], heads[i]] -= by
+        return slope(objective(beside)[1])
+
+    hessian = torch.empty(len(rows), len(rows), dtype=policy.dtype)
+    for i in range(len(rows)):
+        if gradient is None:
+            hessian[i] = (moved(i, width) - moved(i, -width)) / (2 * width)
+        else:
+            hessian[i] = (moved(i, width) - slope(gradient)) / width
+    return (hessian + hessian.T) / 2
+
+
 def _free(policy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The weights that may move, and in each one's row the largest, which makes up for it."""
-    used = policy > 0
+    used = policy > ROUNDING
     used[used.sum(1) < 2] = False
     rows, columns = used.nonzero(as_tuple=True)
     heads = policy.argmax(1)[rows]
