@@ -227,13 +227,10 @@ def test_a_resumed_search_is_the_uninterrupted_one(tmp_path, monkeypatch, form, 
         compute(config, checkpoint=path)
     monkeypatch.undo()
     assert load_checkpoint(path)[1]["updates"] == stop
-    spent = load_checkpoint(path)[1]["seconds"]
-    assert spent > 0
     resumed = compute(config, checkpoint=path)
     assert resumed.keys() == whole.keys()
     for name in whole:
         np.testing.assert_array_equal(resumed[name], whole[name], err_msg=name)
-    assert load_checkpoint(path)[1]["seconds"] > spent
     other = LanguageModelConfig.from_flat(config.flat() | {"step_size": 3.0})
     with pytest.raises(ValueError, match="of another search"):
         compute(other, checkpoint=path)

@@ -1,6 +1,7 @@
 """Methods of the search: they count what they cost, return the best, go on bit by bit, and arrive."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from scipy.optimize import minimize
 
 from llbook.data.teacher import teacher_data
+from llbook.experiments.collecting import SearchParameters
 from llbook.measures.law import first_order_gap, future_contributions
 from llbook.optimal.adjoint import gradient_and_losses, policy_gradient
 from llbook.optimal.methods import METHODS
@@ -119,6 +121,39 @@ def test_an_interrupted_search_goes_on_bit_by_bit(name, form, tmp_path):
         assert whole.history == resumed.history
 
 
+@pytest.mark.parametrize("form", ["float32", "uint16", "uint8"])
+def test_an_interrupted_return_to_the_best_goes_on_with_it(form, tmp_path):
+    task, path = make(), tmp_path / "search.safetensors"
+    options = {"epochs": 6, "step_size": 3.0, "policy_storage": form}
+    whole = search(task, 30, **options)
+    assert whole.history[-1]["epoch"] == 7
+
+    def stop(epoch):
+        if epoch.final:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(task, 30, **options, checkpoint=path, callback=stop)
+    resumed = search(task, 30, **options, checkpoint=path)
+    assert torch.equal(whole.policy, resumed.policy) and whole.history == resumed.history
+
+
+def test_the_least_budget_that_is_named_is_enough():
+    for name in METHODS:
+        for start, (_, price) in STARTS.items():
+            if start != "equal":
+                with pytest.raises(ValueError, match="needs at least (.*) epochs") as refused:
+                    search(make(), 3, epochs=price, method=name, start=start, step_size=0.1)
+                least = int(str(refused.value).split("least ")[1].split()[0])
+                search(make(), 3, epochs=least, method=name, start=start, step_size=0.1)
+
+
+def test_configurations_offer_all_methods_and_starts():
+    fields = SearchParameters.model_fields
+    assert get_args(fields["method"].annotation) == tuple(METHODS)
+    assert get_args(fields["start"].annotation) == ("auto", *STARTS)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -151,9 +186,9 @@ def test_a_checkpoint_of_another_task_is_refused(changed, message, tmp_path):
         ({"method": "newton"}, "method must be one of .*'two-stage'.*got 'newton'"),
         ({"method": "projected-gradient"}, "needs a step_size"),
         ({"start": "cold"}, "start must be one of .*'greedy'.*got 'cold'"),
-        ({"start": "static"}, "start 'static' needs at least 23 epochs, got 10"),
-        ({"rate": 0.0}, "rate must be positive and finite, got 0.0"),
-        ({"rate": math.inf}, "rate must be positive and finite, got inf"),
+        ({"start": "static"}, "start 'static' needs at least 24 epochs, got 10"),
+        ({"rate": 0.0}, "rate must be above 0 and at most 10, got 0.0"),
+        ({"rate": math.inf}, "rate must be above 0 and at most 10, got inf"),
         ({"policy_storage": "uint8"}, "policy_storage of mirror must be one of .*got 'uint8'"),
     ],
 )

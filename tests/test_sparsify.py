@@ -1,13 +1,21 @@
 """Sparse representatives: the same process, at most P + 1 weights a step, chosen as asked."""
 
+import numpy as np
 import pytest
 import torch
 
 from llbook.data.teacher import teacher_data
-from llbook.measures.law import contributions, similarity, support, zero_weight_share
+from llbook.measures.law import (
+    contributions,
+    first_order_gap,
+    similarity,
+    support,
+    zero_weight_share,
+)
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.search import search
 from llbook.optimal.sparsify import sparsify
+from llbook.tasks.identity import example_checksums
 from llbook.tasks.perceptron import Perceptron, initial_parameters
 from llbook.tasks.task import Task
 
@@ -80,3 +88,21 @@ def test_what_is_no_support():
     instant = torch.tensor([[1.0, -1.0]])
     assert bool(similarity(instant, single).isnan().all())
     assert zero_weight_share(instant, single) == 1
+
+
+def test_rows_that_do_not_belong_together_are_refused(task, found):
+    with pytest.raises(ValueError, match="steps must be from 0 to 39, got -1"):
+        sparsify(task, found.policy, found.process, steps=[-1])
+    with pytest.raises(ValueError, match="the policy has 5 steps, the process 40"):
+        sparsify(task, found.policy[:5], found.process)
+
+
+def test_examples_that_cannot_be_told_apart_are_no_identity():
+    with pytest.raises(TypeError, match="a row for each of 2"):
+        example_checksums(np.zeros((2, 3)).tolist())
+    assert example_checksums(torch.zeros(2, 3)) != example_checksums(torch.ones(2, 3))
+
+
+def test_a_row_that_nothing_depends_on_is_stationary():
+    gap = first_order_gap(torch.zeros(2, 3), torch.full((2, 3), 1 / 3))
+    assert gap.relative.tolist() == [0, 0]

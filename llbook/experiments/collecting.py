@@ -61,7 +61,7 @@ class SearchParameters(Section):
         ge=0, le=1e9, description="ε of Eq. 6, for `objective`; of the paper's method"
     )
     rate: float = Field(
-        0.3, gt=0, le=100, description="largest change of ln γ in an update of mirror descent"
+        0.3, gt=0, le=10, description="length of the steps of mirror descent, in ln γ"
     )
     schedule: Literal["constant", "linear"] = Field(
         description="ε over the epochs: constant, or linear decay to zero"
@@ -207,7 +207,7 @@ class LawMeasures(Collector):
                 "future_similarity": float(future_sim.nanmean()),
                 "undefined_share": float(sim.isnan().double().mean()),
                 "zero_weight_share": zero_weight_share(instant, policy),
-                "support_share": float(support(policy).double().mean()),
+                "support_share": int(support(policy).count_nonzero()) / policy.numel(),
             }
             | row,
             test_curves=epoch.test,

@@ -253,7 +253,7 @@ class LanguageModelMeasures(LawMeasures):
 
 def _heat_map_places(instant: Tensor) -> tuple[Tensor, Tensor]:
     """Examples whose contribution is positive at most steps, and steps to show them at."""
-    share = (instant > 0).double().mean(0)
+    share = (instant > 0).sum(0).double() / len(instant)
     rows = (share >= 0.5).nonzero()[:HEAT_MAP_ROWS, 0]
     steps = np.unique(np.linspace(0, len(instant) - 1, HEAT_MAP_COLUMNS).round().astype(int))
     return rows, torch.from_numpy(steps).to(instant.device)

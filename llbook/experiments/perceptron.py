@@ -177,6 +177,7 @@ PERCEPTRON = Experiment(
     config=PerceptronConfig,
     build=build_task,
     measure=PerceptronMeasures,
+    libraries=("scipy",),  # its linear programs choose among representatives
     code=(
         *("llbook.data.teacher", "llbook.tasks.perceptron", "llbook.tasks.closed_form"),
         "llbook.experiments.perceptron",

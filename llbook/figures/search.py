@@ -55,8 +55,9 @@ def area_against_evaluations(runs: Mapping[str, Arrays], *, steps: int) -> Figur
     left.set(xlabel="gradient evaluations", ylabel=r"J = $\sum_t L_\mathrm{dsr}$ (nats)")
     left.set(xscale="log", yscale="log")
     ticks = [tick for tick in (50, 100, 150, 200, 300, 400, 500, 700, 1000) if _within(tick, left)]
-    left.set_yticks(ticks, [str(tick) for tick in ticks])
-    left.minorticks_off()
+    if len(ticks) > 1:
+        left.set_yticks(ticks, [str(tick) for tick in ticks])
+        left.minorticks_off()
     right.set(xlabel="gradient evaluations", ylabel="relative gap, median over steps")
     right.set(xscale="log", yscale="log")
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
@@ -96,7 +97,7 @@ def side_by_side(runs: Mapping[str, Arrays]) -> Figure:
     loss, curve, similar, zero, learned, used = grid.ravel()
     for number, (name, run) in enumerate(runs.items()):
         look = {"color": f"C{number}", "linestyle": _DASHES[number % len(_DASHES)]}
-        dots = {"color": f"C{number}", "marker": _MARKS[number], "linestyle": "none"}
+        dots = {"color": f"C{number}", "marker": _MARKS[number % len(_MARKS)], "linestyle": "none"}
         steps, last = run["curve_steps"], run["test_curves"][-1]
         if number == 0:
             loss.plot(steps, run["test_curves"][0], color=style.CONVENTIONAL, label="equal weights")
@@ -112,7 +113,8 @@ def side_by_side(runs: Mapping[str, Arrays]) -> Figure:
             learned.plot(edges, 100 * np.append(0, counts.cumsum()) / counts.sum(), **look)
         used.plot(steps[:-1], run["support"], linewidth=1, **look)
         if "sparse_steps" in run:
-            _representatives(run, zero, used, color=f"C{number}")
+            named = "sparse_steps" not in _earlier(runs, number)
+            _representatives(run, zero, used, color=f"C{number}", named=named)
     loss.set(title="Fig. 5a", xlabel="step t", ylabel="test loss (nats)", xscale="symlog")
     loss.set_ylim(bottom=0)
     curve.set(title="Fig. 6a", xlabel="test loss (nats)", ylabel=r"$\mathrm{SIM}_t$", xscale="log")
@@ -128,7 +130,11 @@ def side_by_side(runs: Mapping[str, Arrays]) -> Figure:
     return figure
 
 
-def _representatives(run: Arrays, zero: Any, used: Any, *, color: str) -> None:
+def _earlier(runs: Mapping[str, Arrays], number: int) -> set[str]:
+    return {key for run in list(runs.values())[:number] for key in run}
+
+
+def _representatives(run: Arrays, zero: Any, used: Any, *, color: str, named: bool) -> None:
     """The other policies of a run's last process: fewest weights, and least idle ones."""
     ratio, idle = run["history_cr_mixed"][-1], run["sparse_idle"].sum()
     for objective, mark in (("fewest", "x"), ("idle", "+")):
@@ -139,7 +145,7 @@ def _representatives(run: Arrays, zero: Any, used: Any, *, color: str) -> None:
         run["fewest_support"],
         color=color,
         linestyle=":",
-        label="the same process, fewest weights",
+        label="the same process, fewest weights" if named else None,
     )
 
 
@@ -182,8 +188,9 @@ def starts(
         (100 * zeros, "zero where CT ≤ 0 (%)"),
     )
     for axes, (numbers, label) in zip(panels, shown, strict=True):
-        edges = np.histogram_bin_edges(numbers, bins=8)
-        parts = [[v for v, g in zip(numbers, groups, strict=True) if g == name] for name in names]
+        known = np.isfinite(numbers)  # a search may have diverged
+        edges = np.histogram_bin_edges(numbers[known], bins=8)
+        parts = [numbers[known & (np.asarray(groups) == name)] for name in names]
         axes.hist(parts, bins=edges, stacked=True, label=names, edgecolor="white")
         axes.set(xlabel=label)
     panels[0].set(ylabel="searches")
@@ -240,6 +247,8 @@ def reduced_spectrum(eigenvalues: NDArray[Any]) -> Figure:
                 markersize=4,
                 label=label,
             )
-    axes.set(xlabel="eigenvalue, ascending", ylabel="absolute value (nats)", yscale="log")
-    axes.legend()
+    axes.set(xlabel="eigenvalue, ascending", ylabel="absolute value (nats)")
+    if len(eigenvalues):
+        axes.set(yscale="log")
+        axes.legend()
     return figure

@@ -63,7 +63,7 @@ def support(policy: Tensor) -> Tensor:
     """Which weights are more than rounding: γ_{n,t} > ε max_m γ_{m,t}, shape (T, N), boolean.
 
     ε is the relative spacing of the policy's dtype (1.2e-7 in float32, 2.2e-16 in float64):
-    a weight below changes no sum that the largest one is part of. A policy of a mirror method has no
+    added to the largest weight it is lost; its part of Σ γ_n ∇l_n need not be. A policy of a mirror method has no
     exact zeros. What is called *zero* in this book is a weight outside the support.
 
     Several policies can have one process (see :func:`llbook.optimal.sparsify.sparsify`): the
@@ -167,7 +167,8 @@ def first_order_gap(future: Tensor, policy: Tensor) -> FirstOrderGap:
     _check(future, policy)
     mean = torch.linalg.vecdot(policy, future)
     absolute = (future.amax(1) - mean).clamp_(min=0)
-    return FirstOrderGap(absolute, absolute / mean.abs(), mean)
+    # a row of which nothing depends is stationary
+    return FirstOrderGap(absolute, torch.where(absolute == 0, 0, absolute / mean.abs()), mean)
 
 
 def zero_weight_share(contribution: Tensor, policy: Tensor) -> float:

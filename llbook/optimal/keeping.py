@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -61,7 +60,6 @@ class Keeper:
             "dtype": str(task.initial.dtype),
             "task": task.identity() if path is not None else "",
         }
-        self._began, self._earlier = time.perf_counter(), 0.0
         self._best_value = math.inf
         self._best_policy: Tensor | None = None
         # the policy in hand and the best one as they were rounded: rounding twice is not rounding once
@@ -83,8 +81,9 @@ class Keeper:
         return True
 
     def best(self) -> Tensor:
-        """A copy of the best policy met, the columns of this process."""
+        """A copy of the best policy met, the columns of this process, to go on with."""
         assert self._best_policy is not None
+        self._stored = self._best_stored  # what is saved next is this policy
         return self._best_policy.clone()
 
     def rounded(self, policy: Tensor) -> Tensor:
@@ -98,17 +97,18 @@ class Keeper:
         """Write all that is needed to go on with ``policy``; nothing without a path."""
         if self._path is None:
             return
-        task = self._task
+        task, best = self._task, self._best_policy
+        assert best is not None and self.first_test is not None  # measured before the first update
         parts = {
             "next": self._stored or encode_policy(task.gather(policy), "float32"),
-            "best": self._best_stored or encode_policy(task.gather(self.best()), "float32"),
             "method": {name: task.gather(t) for name, t in method.tensors().items()},
         }
+        if self._best_stored is None or self._best_stored is not self._stored:  # else it is next
+            parts["best"] = self._best_stored or encode_policy(task.gather(best), "float32")
         if not task.first:
             return
         if isinstance(callback, Recorder):
             parts["recorded"] = callback.tensors()
-        assert self.first_test is not None  # measured before the first update
         tensors = {f"{part}.{name}": t for part, kept in parts.items() for name, t in kept.items()}
         tensors["search.first_test"] = self.first_test
         facts = {
@@ -119,7 +119,6 @@ class Keeper:
             "returning": self.returning,
             "best": self._best_value,
             "history": self.history,
-            "seconds": self._earlier + time.perf_counter() - self._began,
         }
         save_checkpoint(self._path, tensors, facts)
 
@@ -144,6 +143,7 @@ class Keeper:
         for key, tensor in tensors.items():
             part, _, name = key.partition(".")
             parts.setdefault(part, {})[name] = tensor
+        parts.setdefault("best", parts["next"])
         like = self._task.initial
         policy, best = (
             self._task.own(decode_policy(parts[part], like)) for part in ("next", "best")
@@ -151,13 +151,12 @@ class Keeper:
         self._stored, self._best_stored = (
             None if "policy" in parts[part] else parts[part] for part in ("next", "best")
         )
-        self._best_policy, self._best_value = best.clone(), facts["best"]
+        self._best_policy, self._best_value = best, facts["best"]
         moved = {name: self._task.own(t.to(like)) for name, t in parts.get("method", {}).items()}
         method.restore(moved, facts["method"])
         self.epochs, self.evaluations = facts["updates"], facts["evaluations"]
         self.returning, self.history = facts["returning"], facts["history"]
         self.first_test = parts["search"]["first_test"].to(like.device)
-        self._earlier = facts["seconds"]
         if isinstance(callback, Recorder):
             callback.restore(parts.get("recorded", {}))
         return policy
@@ -168,6 +167,8 @@ class Keeper:
             return {}, {}
         try:
             return load_checkpoint(self._path)
+        except FileNotFoundError:  # another process has just moved a damaged one
+            return {}, {}
         except DamagedCheckpoint as error:
             if self._task.first:
                 aside = set_aside(self._path)

@@ -61,13 +61,13 @@ class Search:
     """What :func:`search` returns.
 
     Attributes:
-        policy: the best policy met, shape (T, N); of a shared task the columns of this process.
+        policy: the best policy met, or the one that met ``stop_at_gap``, shape (T, N); of a shared task the columns of this process.
         process: the training under it.
         history: one dictionary per measured epoch with the keys ``epoch``, its number;
             ``evaluations``, the gradient evaluations made until then;
             ``objective``, J = Σ_t L_dsr(θ_t) on the desired examples; on the test
             examples ``auc`` (J/T), ``cr`` (one unit) and ``cr_mixed`` (the paper's),
-            ``ar``, against conventional learning; on the desired examples
+            ``ar``, against the first policy met, which is conventional learning unless ``initial_policy`` was given; on the desired examples
             ``desired_auc``; and ``gap`` and ``relative_gap``, the medians over t of the
             first-order gap.
     """
@@ -106,7 +106,7 @@ def search(
         task: the learning problem.
         steps: T, the length of a training.
         epochs: the budget: of ``"projected-gradient"`` the number of updates, each a
-            gradient evaluation, and one more for the last policy; of every other method
+            gradient evaluation, one more for the last policy, and another where an earlier one was better; of every other method
             the most gradient evaluations that are made: that of conventional learning, which
             comes first, those of the start and of line searches, and, where the best policy
             is not the last, one to return to it.
@@ -129,8 +129,8 @@ def search(
         checkpoint: a file that holds the search after each epoch. Where it exists
             the search goes on from it, with the same results, bit by bit on the
             same device, as without the interruption.
-        policy_storage: what γ, and the tensors of a method, are rounded to after each
-            epoch, see :mod:`llbook.optimal.checkpoint`.
+        policy_storage: what γ is rounded to after each epoch, see
+            :mod:`llbook.optimal.checkpoint`; a method's own tensors are kept as they are.
 
     Raises:
         ValueError: a number out of range or an unknown name; the message says
@@ -161,7 +161,7 @@ def search(
     budget = max(1, epochs + 1 - kind.spare)
     updates = budget - 1 - kind.spare - (price + 1 if moved else 0)
     if moved and updates < 1:
-        needed = price + 3
+        needed = price + 2 + 2 * kind.spare
         raise ValueError(f"start {start!r} needs at least {needed} epochs, got {epochs}")
     settings = Settings(steps, max(updates, 0), step_size, schedule, objective, rate)
     descent = kind(task, settings)
@@ -223,7 +223,7 @@ def search(
             if over:
                 policy = keeper.best()
             elif moved and number == 0:
-                policy = make(task, steps)
+                policy = make(task, steps, trajectory=trajectory)
                 keeper.evaluations += price
                 bar.update(price)
             else:

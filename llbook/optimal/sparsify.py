@@ -65,7 +65,14 @@ def sparsify(
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {OBJECTIVES}, got {objective!r}")
     check_policy(task, policy)
+    if len(policy) != process.steps:
+        raise ValueError(f"the policy has {len(policy)} steps, the process {process.steps}")
+    if task.size != task.total:
+        raise ValueError("a task shared by several processes has no example's gradient but its own")
     chosen = range(len(policy)) if steps is None else [int(t) for t in steps]
+    for t in chosen:
+        if not 0 <= t < len(policy):
+            raise ValueError(f"steps must be from 0 to {len(policy) - 1}, got {t}")
     idle = contributions(task, process, examples=examples) <= 0 if objective == "idle" else None
     result = policy.new_zeros(len(chosen), policy.shape[1])
     for row, t in zip(result, chosen, strict=True):

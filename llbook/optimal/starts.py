@@ -4,8 +4,8 @@ The problem is not convex, and where a search ends depends on where it began. Be
 conventional learning there are two starts that cost few evaluations:
 
 - *greedy*: at each step equal weight on the few examples with the largest instant
-  contribution ∇L_dsr(θ_t)·∇l(x_n, θ_t), the steepest descent of the next loss; one
-  training, no look ahead.
+  contribution ∇L_dsr(θ_t)·∇l(x_n, θ_t): the best single one is the steepest vertex of the
+  linearised next loss, more are a hedge; one training, no look ahead.
 - *static*: one weight per example for all steps (as in data selection), found by mirror
   descent on ∂J/∂γ summed over the steps.
 
@@ -32,13 +32,18 @@ EQUAL_SHARE = 0.5  # of the weight of the greedy and the static start
 SWEEPS = 20  # of the static start
 
 
-def equal(task: Task, steps: int) -> Tensor:
+def equal(task: Task, steps: int, *, trajectory: str = "memory") -> Tensor:
     """Conventional learning, γ_{n,t} = 1/N, shape (T, N)."""
     return constant_policy(task, steps)
 
 
 def greedy(
-    task: Task, steps: int, *, chosen: int = CHOSEN, equal_share: float = EQUAL_SHARE
+    task: Task,
+    steps: int,
+    *,
+    chosen: int = CHOSEN,
+    equal_share: float = EQUAL_SHARE,
+    trajectory: str = "memory",
 ) -> Tensor:
     """Equal weight on the examples that contribute most at their step, shape (T, N).
 
@@ -69,7 +74,12 @@ def greedy(
 
 
 def static(
-    task: Task, steps: int, *, sweeps: int = SWEEPS, equal_share: float = EQUAL_SHARE
+    task: Task,
+    steps: int,
+    *,
+    sweeps: int = SWEEPS,
+    equal_share: float = EQUAL_SHARE,
+    trajectory: str = "memory",
 ) -> Tensor:
     """One weight per example for all steps, shape (T, N) with equal rows.
 
@@ -89,7 +99,9 @@ def static(
     mirror = Mirror(task, Settings(steps=1, updates=sweeps))
     for _ in range(sweeps):
         policy = row.expand(steps, -1).contiguous()
-        gradient = policy_gradient(task, policy, train(task, policy)).sum(0, keepdim=True)
+        gradient = policy_gradient(task, policy, train(task, policy, trajectory=trajectory)).sum(
+            0, keepdim=True
+        )
         row = mirror.propose(row, gradient, 0.0)
     return row.mul_(1 - equal_share).add_(equal_share / task.total).repeat(steps, 1)
 
@@ -99,9 +111,10 @@ def _check_share(share: float) -> None:
         raise ValueError(f"equal_share must be from 0 to 1, got {share}")
 
 
-STARTS: dict[str, tuple[Callable[[Task, int], Tensor], int]] = {
+STARTS: dict[str, tuple[Callable[..., Tensor], int]] = {
     "equal": (equal, 0),
     "greedy": (greedy, 1),
     "static": (static, SWEEPS),
 }
-"""Name → the start, and its price in gradient evaluations."""
+"""Name → the start, and its price in gradient evaluations. Each takes ``trajectory``, where its
+trainings keep their states (see :func:`llbook.optimal.process.train`); only the last trains whole."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -29,9 +29,9 @@ def facts(value: Any) -> Any:
         return [facts(inner) for inner in value]
     if isinstance(value, torch.dtype | torch.device):
         return str(value)
-    if isinstance(value, Callable) and hasattr(value, "__qualname__"):  # type: ignore[arg-type]
+    if callable(value) and hasattr(value, "__qualname__"):
         return value.__qualname__
-    if hasattr(value, "__dict__"):
+    if hasattr(value, "__dict__") and not callable(value):
         return [type(value).__qualname__, facts(vars(value))]
     raise TypeError(f"cannot say what a {type(value).__name__} is made of")
 
@@ -43,10 +43,13 @@ def example_checksums(examples: Any) -> list[bytes]:
     else:
         parts = examples if isinstance(examples, tuple | list) else vars(examples).values()
         tensors = [part for part in parts if isinstance(part, Tensor)]
-    return [
-        hashlib.sha256(b"".join(_bytes(t[n]) for t in tensors)).digest()
-        for n in range(len(examples))
-    ]
+    count = len(examples)
+    if not tensors or any(t.ndim == 0 or len(t) != count for t in tensors):
+        raise TypeError(
+            f"cannot tell the examples of a {type(examples).__name__} apart: "
+            f"expected tensors with a row for each of {count}"
+        )
+    return [hashlib.sha256(b"".join(_bytes(t[n]) for t in tensors)).digest() for n in range(count)]
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -101,6 +101,10 @@ class Perceptron(Task):
         signed = self.training.signed
         return -torch.sigmoid(-(signed @ theta))[:, None] * signed
 
+    def mean_gradient(self, theta: Tensor, examples: SignedInputs) -> tuple[Tensor, Tensor]:
+        losses, slopes = self._trajectory_values(theta[None], examples)
+        return losses[0], slopes[0]
+
     def directional_derivatives(self, theta: Tensor, direction: Tensor) -> Tensor:
         signed = self.training.signed
         return -torch.sigmoid(-(signed @ theta)) * (signed @ direction)

@@ -71,7 +71,7 @@ class Task(ABC):
         return True
 
     def summed(self, own: Tensor) -> Tensor:
-        """The sum of a tensor over all processes."""
+        """The sum of a tensor over all processes; it may be written into ``own``."""
         return own
 
     def gather(self, columns: Tensor) -> Tensor:

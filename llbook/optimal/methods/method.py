@@ -9,7 +9,6 @@ numbers. Sums over examples go through ``task.summed`` and whole rows through
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ __all__ = ["Method", "Settings", "inner", "projected"]
 
 SCHEDULES = ("constant", "linear")
 OBJECTIVES = ("sum", "mean")
+FASTEST = 10  # a step of more than e^±13 in every weight is no method
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Settings:
             after the last update.
         objective: ``"sum"``, J = Σ_t L_dsr(θ_t), or ``"mean"``, J/T. An ε on the
             mean is T times an ε on the sum.
-        rate: of the mirror method, the largest change of ln γ in an update.
+        rate: of the mirror method, the length of its steps in ln γ.
     """
 
     steps: int
@@ -54,8 +54,8 @@ class Settings:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.step_size is not None and not self.step_size >= 0:
             raise ValueError(f"step_size must not be negative, got {self.step_size}")
-        if not 0 < self.rate < math.inf:
-            raise ValueError(f"rate must be positive and finite, got {self.rate}")
+        if not 0 < self.rate <= FASTEST:
+            raise ValueError(f"rate must be above 0 and at most {FASTEST}, got {self.rate}")
         for name, known in (("schedule", SCHEDULES), ("objective", OBJECTIVES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
@@ -68,7 +68,7 @@ class Method(ABC):
         spare: evaluations of its budget that a search keeps for the return to the best
             policy: 1, or 0 for a method whose budget counts updates.
         start: the start it is best used from, see :mod:`llbook.optimal.starts`.
-        forms: what γ and the method's tensors may be rounded to between two epochs.
+        forms: what γ may be rounded to between two epochs.
     """
 
     spare: ClassVar[int] = 1

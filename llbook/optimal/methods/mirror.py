@@ -8,8 +8,9 @@ The first two moments of that gradient, m̂ and v̂, are those of Adam (Kingma a
 
     z ← z - ρ_k m̂/√v̂,   that is   γ ← γ ∘ exp(-ρ_k m̂/√v̂) / Σ_n (…),
 
-an exponentiated-gradient update (Kivinen and Warmuth, 1997; mirror descent with the
-entropy: Beck and Teboulle, 2003) whose steps do not know how large a gradient is. That
+in form an exponentiated-gradient update (mirror descent with the entropy: Beck and
+Teboulle, 2003), in substance Adam on the logits z, with shorter memories than the usual: its
+steps do not know how large a gradient is, and change no ln γ by more than 2.7 ρ_k. That
 matters here: from row to row, and within a row from example to example, the size of
 ∂J/∂γ differs by powers of ten. ρ_k falls as a half cosine from ``rate`` to zero.
 

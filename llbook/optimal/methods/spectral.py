@@ -41,6 +41,7 @@ class Spectral(Method):
         self._gradient: Tensor | None = None
         self._values: list[float] = []
         self._length, self._part, self._slope = 0.0, 1.0, 0.0
+        self._precision = task.initial.dtype
 
     def propose(self, policy: Tensor, gradient: Tensor, value: float) -> Tensor:
         if self._policy is None or self._gradient is None:
@@ -75,7 +76,7 @@ class Spectral(Method):
         return torch.add(self._policy, direction, alpha=self._part).clamp_(min=0)
 
     def _enough(self, value: float) -> bool:
-        slack = 1e-6 * abs(self._values[-1])  # what float32 knows of J
+        slack = 8 * torch.finfo(self._precision).eps * abs(self._values[-1])  # rounding of J
         return value <= max(self._values) + ENOUGH * self._part * self._slope + slack
 
     def _shorter(self, value: float) -> float:

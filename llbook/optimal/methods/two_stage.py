@@ -1,8 +1,8 @@
 """Mirror descent first, then spectral projected gradient.
 
-The first stage comes near an optimum in few evaluations but leaves every weight positive;
-the second drops the weights that are nothing, moves along the faces of the simplices, and
-brings the first-order gap down.
+The first stage lowers J fast but leaves every weight positive; before the second, weights that
+are nothing are dropped; it moves along the faces of the simplices and can lower the first-order
+gap.
 """
 
 from __future__ import annotations
@@ -40,13 +40,8 @@ class TwoStage(Method):
             self._stage = Spectral(self.task, self.settings)
         following = self._stage.propose(policy, gradient, value)
         if self._updates == self._turn:
-            following = self._pruned(following)
+            following = self.task.by_rows(_pruned, following)
         return following
-
-    def _pruned(self, policy: Tensor) -> Tensor:
-        largest = self.task.gather(policy.amax(1, keepdim=True)).amax(1, keepdim=True)
-        policy = torch.where(policy > PRUNED * largest, policy, 0)
-        return policy.div_(self.task.summed(policy.sum(1))[:, None])
 
     def tensors(self) -> dict[str, Tensor]:
         return self._stage.tensors()
@@ -59,3 +54,9 @@ class TwoStage(Method):
         if self._updates > self._turn:
             self._stage = Spectral(self.task, self.settings)
         self._stage.restore(tensors, facts["stage"])
+
+
+def _pruned(rows: Tensor) -> Tensor:
+    """Whole rows of a policy without their smallest weights."""
+    rows = torch.where(rows > PRUNED * rows.amax(1, keepdim=True), rows, 0)
+    return rows.div_(rows.sum(1, keepdim=True))
