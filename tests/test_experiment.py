@@ -155,7 +155,6 @@ def test_a_new_experiment_is_recorded_and_reported(build, third):
     assert result.exit_code == 0, result.output
     records = third.load_records()
     assert {name: len(runs) for name, runs in records.items()} == {"usual": 3, "quiet": 1}
-    assert "idle" not in records["quiet"][0].arrays
     table = recorded_table("least-squares")
     assert {"auc", "similarity", "relative_gap"} <= set(table.measures)
     means = table.intervals("seed", "auc", 0.95)

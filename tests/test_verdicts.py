@@ -307,11 +307,21 @@ def test_zero_weights_count_only_above_what_blind_zeros_give():
     assert expected_zeros(blind) == pytest.approx(0.9 * 0.75)
     assert expected_zeros(blind, first=3) == pytest.approx(0.75)
     verdict = zero_weights("8b", [blind])
-    assert (verdict.word, verdict.ours) == (Word.FAILED, "60%; 68% by chance")
-    # records do not have what this takes
+    assert (verdict.word, verdict.ours) == (Word.FAILED, "60.0%; 67.5% by chance")
+    # early records do not have what this takes: all weights are asked
     record = {name: array for name, array in blind.items() if not name.startswith("idle")}
-    assert math.isnan(expected_zeros(record))
+    assert expected_zeros(record) == pytest.approx(1 - 5 / 8)
     assert zero_weights("8b", [record]).word == Word.PART
+
+
+@pytest.mark.parametrize(
+    ("zero", "word"), [(0.98, Word.REPRODUCED), (0.96, Word.PART), (0.94, Word.FAILED)]
+)
+def test_a_policy_of_few_weights_has_zeros_anyway(zero, word):
+    """Above what 5% of all weights in use give, and at most half as far from all."""
+    sparse = {name: array for name, array in RUN.items() if not name.startswith("idle")}
+    sparse = ending("support_share", 0.05, ending("zero_weight_share", zero, sparse))
+    assert zero_weights("8a", [sparse]).word == word
 
 
 @pytest.mark.parametrize(

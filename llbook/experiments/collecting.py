@@ -188,9 +188,10 @@ class LawMeasures(Collector):
     """Arrays (E, T + 1) or (E, T)."""
     STEPS: ClassVar[tuple[str, ...]] = (
         *("first_desired", "last_desired", "gap", "relative_gap", "future_mean", "support"),
+        *("idle", "idle_without_weight"),
     )
     """Arrays (…, T + 1) or (…, T)."""
-    DROPPED: ClassVar[tuple[str, ...]] = ("idle", "idle_without_weight")
+    DROPPED: ClassVar[tuple[str, ...]] = ()
     """Arrays that a record does not keep."""
 
     def __call__(self, epoch: Epoch) -> None:

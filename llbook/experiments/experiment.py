@@ -224,7 +224,7 @@ class Experiment(Generic[C]):
         Returns:
             A run whose arrays are the parameters that differ between the M points, each (M,);
             ``history_*`` (M, 2), the measures of the first and of the last policy; ``course_*``
-            (M, E), of all measured ones, where the points have as many; ``seconds`` (M,). A search
+            (M, E), of all measured ones, the last one repeated where a point has fewer; ``seconds`` (M,). A search
             that diverged is a row of NaN. The other parameters are in its configuration.
 
         Raises:
@@ -244,9 +244,14 @@ class Experiment(Generic[C]):
             if key.startswith("history_"):
                 ends = [run.arrays[key][[0, -1]] if run else (math.nan,) * 2 for run in runs]
                 arrays[key] = np.array(ends)
-                if len(runs) == len(done) and len({len(run.arrays[key]) for run in done}) == 1:
-                    course = np.array([run.arrays[key] for run in done])
-                    arrays[key.replace("history_", "course_")] = course.astype(np.float32)
+                longest = max(len(run.arrays[key]) for run in done)
+                course = [
+                    np.pad(run.arrays[key], (0, longest - len(run.arrays[key])), "edge")
+                    if run
+                    else np.full(longest, math.nan)
+                    for run in runs
+                ]
+                arrays[key.replace("history_", "course_")] = np.array(course, np.float32)
         seconds = [run.provenance["seconds"] if run else math.nan for run in runs]
         arrays["seconds"] = np.array(seconds)
         dotted = self.config.parameters()
