@@ -62,6 +62,7 @@ def untracked_files():
     return {line[3:] for line in status.stdout.splitlines() if line[:2] in ("??", "!!")}
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items):
     """Where tests are shared out to processes: those of the one build of the book stay together,
     as do those of a file."""
