@@ -13,7 +13,7 @@ from conftest import ROOT
 
 from llbook.data.grammar import grammar_stories
 from llbook.data.stories import SEPARATOR
-from llbook.runs.store import RunStore
+from llbook.runs.entries import entries
 
 GUIDE = (ROOT / "book" / "guide.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
@@ -116,8 +116,8 @@ def test_commands_of_the_guide(shell, block):
     if "runs why" in block:
         assert "config: seed" in output
     if "stories.txt" in block:
-        entries = RunStore(shell.folder / "build" / "runs").entries()
-        assert "file" in {entry.config.get("corpus_name") for entry in entries}
+        stored = entries(shell.folder / "build" / "runs")
+        assert "file" in {entry.config.get("corpus_name") for entry in stored}
     if "sweep" in block:
         assert "table:" in output
     if "make book" in block:

@@ -21,7 +21,7 @@ from llbook.optimal.checkpoint import (
     save_checkpoint,
 )
 from llbook.optimal.process import TRAJECTORIES, constant_policy, train
-from llbook.tasks import head, transformer
+from llbook.tasks import head, language
 from llbook.tasks.language import Transformer
 from llbook.tasks.task import Task
 from llbook.tasks.transformer import PAD, Architecture, initial_parameters
@@ -99,14 +99,14 @@ def test_micro_batches_do_not_matter_in_float32():
 def test_examples_without_weight_cost_no_derivative(monkeypatch):
     """Neither a gradient nor a second one: only their slopes are computed."""
     task, rows = build(), []
-    real = transformer._Batch
+    real = language._Batch
 
     def counted(examples, weights, dtype):
         if weights is not None:
             rows.append(len(examples))
         return real(examples, weights, dtype)
 
-    monkeypatch.setattr(transformer, "_Batch", counted)
+    monkeypatch.setattr(language, "_Batch", counted)
     weights, direction = weights_and_direction(task)
     task.gradient(task.initial, weights)
     assert sum(rows) == 17

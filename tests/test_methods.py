@@ -150,6 +150,12 @@ def test_the_least_budget_that_is_named_is_enough():
                 search(make(), 3, epochs=least, method=name, start=start, step_size=0.1)
 
 
+def test_a_budget_too_small_for_the_start_of_a_method_starts_from_equal_weights():
+    found = search(make(), 3, epochs=2, method="two-stage")
+    assert [row["evaluations"] for row in found.history] == [1]
+    assert torch.equal(found.policy, constant_policy(make(), 3))
+
+
 def test_configurations_offer_all_methods_and_starts():
     fields = SearchParameters.model_fields
     assert get_args(fields["method"].annotation) == tuple(METHODS)

@@ -115,7 +115,7 @@ def search(
             :class:`llbook.optimal.methods.Settings`.
         rate: of ``"mirror"`` and ``"two-stage"``, see there.
         start: a name from :data:`llbook.optimal.starts.STARTS`, or ``"auto"``: 1/N for
-            ``"projected-gradient"``, ``"greedy"`` for the others.
+            ``"projected-gradient"``, ``"greedy"`` for the others where the budget allows it.
         initial_policy: (T, N), in the place of ``start``.
         measure_every: epochs between measurements; the first policy met and the one
             returned are always measured.
@@ -152,13 +152,15 @@ def search(
         raise ValueError(
             f"policy_storage of {method} must be one of {kind.forms}, got {policy_storage!r}"
         )
-    start = kind.start if start == "auto" else start
+    budget = max(1, epochs + 1 - kind.spare)
+    if start == "auto":
+        affordable = budget >= STARTS[kind.start][1] + 3 + kind.spare
+        start = kind.start if affordable else "equal"
     if initial_policy is not None:
         start = "equal"
     make, price = STARTS[start]
     # conventional learning, the start, and what the method leaves for the end, come off the budget
     moved = start != "equal"
-    budget = max(1, epochs + 1 - kind.spare)
     updates = budget - 1 - kind.spare - (price + 1 if moved else 0)
     if moved and updates < 1:
         needed = price + 2 + 2 * kind.spare
