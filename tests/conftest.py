@@ -7,9 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numba
 import pytest
-import torch
 
 from llbook.publish import browser
 
@@ -60,25 +58,6 @@ def untracked_files():
         check=True,
     )
     return {line[3:] for line in status.stdout.splitlines() if line[:2] in ("??", "!!")}
-
-
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
-def pytest_collection_modifyitems(items):
-    """Where tests are shared out to processes: those of the one build of the book stay together,
-    as do those of a file."""
-    for item in items:
-        group = "book" if "book" in item.fixturenames else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread_each():
-    """Processes that tests start share the cores with other tests."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        torch.set_num_threads(1)
-        numba.set_num_threads(1)
-        for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
-            os.environ[name] = "1"
 
 
 @pytest.fixture(scope="session")
