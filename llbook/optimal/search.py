@@ -153,15 +153,17 @@ def search(
             f"policy_storage of {method} must be one of {kind.forms}, got {policy_storage!r}"
         )
     budget = max(1, epochs + 1 - kind.spare)
+
+    def updates_after(name: str) -> int:
+        """What conventional learning, a start, and what the method keeps for the end, leave."""
+        return budget - 1 - kind.spare - (0 if name == "equal" else STARTS[name][1] + 1)
+
     if start == "auto":
-        affordable = budget >= STARTS[kind.start][1] + 3 + kind.spare
-        start = kind.start if affordable else "equal"
+        start = kind.start if updates_after(kind.start) >= 1 else "equal"
     if initial_policy is not None:
         start = "equal"
     make, price = STARTS[start]
-    # conventional learning, the start, and what the method leaves for the end, come off the budget
-    moved = start != "equal"
-    updates = budget - 1 - kind.spare - (price + 1 if moved else 0)
+    moved, updates = start != "equal", updates_after(start)
     if moved and updates < 1:
         needed = price + 2 + 2 * kind.spare
         raise ValueError(f"start {start!r} needs at least {needed} epochs, got {epochs}")
