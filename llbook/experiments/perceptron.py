@@ -193,9 +193,9 @@ PERCEPTRON = Experiment(
         "decay-headline": Recorded(_DECAY),
         "decay-as-printed": Recorded(_PRINTED | _DECAY),
         "optimum-headline": Recorded(_OPTIMUM | {"epochs": 600, "measure_every": 20}),
-        "optimum-as-printed": Recorded(_OPTIMUM | _PRINTED, seeds=(0,)),
-        "optimum-noise-3-linear-512": Recorded(_OPTIMUM | _NOISE[3], seeds=(0,)),
-        "optimum-noise-20-linear-512": Recorded(_OPTIMUM | _NOISE[20], seeds=(0,)),
+        "optimum-as-printed": Recorded(_OPTIMUM | _PRINTED),
+        "optimum-noise-3-linear-512": Recorded(_OPTIMUM | _NOISE[3]),
+        "optimum-noise-20-linear-512": Recorded(_OPTIMUM | _NOISE[20]),
         **{
             f"{method}-headline": Recorded(
                 {"method": method, "epochs": 300, "measure_every": 10}, seeds=(0,)
