@@ -118,13 +118,19 @@ def _with_parameters(command: Callable[..., None]) -> Callable[..., None]:
 @_profile_option
 @click.option("--force", is_flag=True, help="Run every notebook, changed or not.")
 @_timeout_option
-def build(profile: str, force: bool, timeout: int) -> None:
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Notebooks that run at once; by default one with a GPU, else one a core, up to 4.",
+)
+def build(profile: str, force: bool, timeout: int, jobs: int | None) -> None:
     """Run the notebooks that need it and build the site.
 
     Everything is written below build/ of the repository, or LLBOOK_BUILD.
     """
     from llbook.publish import site
     from llbook.publish.profiles import overrides
+    from llbook.runs.provenance import cores, device_kind
 
     site.build(
         _root(),
@@ -133,6 +139,7 @@ def build(profile: str, force: bool, timeout: int) -> None:
         overrides=overrides,
         force=force,
         timeout=timeout,
+        jobs=jobs or (1 if device_kind() == "cuda" else min(4, cores())),
         report=_say,
     )
 

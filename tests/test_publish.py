@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from llbook.publish.execution import execution_text
 from llbook.publish.extension import LAUNCH_BRANCH, _list_modules
 from llbook.publish.notebooks import NotebookError
 from llbook.publish.site import BookError, external_requests
+from llbook.runs.provenance import cores
 
 NOTEBOOK = """---
 jupytext:
@@ -330,6 +333,57 @@ def test_cell_over_its_time_is_stopped(build, root):
     edit(root / "book" / "intro.md", 'print("steps", steps)', "import time; time.sleep(600)")
     with pytest.raises(NotebookError, match="intro: a cell took more than 2 s"):
         build(timeout=2)
+
+
+def in_two(root, cell):
+    """A second notebook beside the first one, both with this cell."""
+    edit(root / "book" / "intro.md", 'print("steps", steps)', cell)
+    shutil.copy(root / "book" / "intro.md", root / "book" / "page.md")
+
+
+@pytest.mark.usefixtures("no_site")
+def test_notebooks_run_at_once_and_share_the_cores(build, root):
+    # each waits for what the other one writes
+    meet = """import os, pathlib, time
+meeting = pathlib.Path(os.environ["LLBOOK_BUILD"])
+(meeting / f"{os.getpid()}.here").touch()
+while len(list(meeting.glob("*.here"))) < 2:
+    time.sleep(0.05)
+print(os.environ["OMP_NUM_THREADS"], list(pathlib.Path.cwd().iterdir()))"""
+    in_two(root, meet)
+    build(jobs=2, timeout=60)
+    assert outputs(root) == f"{max(1, cores() // 2)} []\n"
+
+
+@pytest.mark.usefixtures("no_site")
+def test_after_a_failure_no_further_notebook_is_begun(build, root, lines):
+    in_two(root, "1 // 0")
+    with pytest.raises(NotebookError, match="intro: code cell 2 failed"):
+        build(jobs=1)
+    assert lines == ["intro: run: not yet executed"]
+
+
+@pytest.mark.usefixtures("no_site")
+def test_interrupt_ends_the_kernels(build, root):
+    in_two(
+        root,
+        """import os, pathlib, time
+(pathlib.Path(os.environ["LLBOOK_BUILD"]) / f"{os.getpid()}.here").touch()
+time.sleep(600)""",
+    )
+
+    def interrupt():
+        while len(list((root / "build").glob("*.here"))) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        build(jobs=2)
+    for file in (root / "build").glob("*.here"):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(file.stem), 0)
+    assert not list((root / "build").glob(".run-*"))
 
 
 @pytest.mark.usefixtures("no_site")

@@ -12,15 +12,17 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 
-from llbook.publish.kernel import Settings, run_notebook
+from llbook.publish.kernel import Settings, run_notebook, stop_kernels
 from llbook.publish.notebooks import (
     PARAMETERS,
     NotebookError,
@@ -36,7 +38,7 @@ from llbook.runs.files import replacing, scratch
 from llbook.runs.key import explain, source_hashes
 from llbook.runs.provenance import device_kind, versions
 
-__all__ = ["LIBRARIES", "Execution", "execute", "execute_once"]
+__all__ = ["LIBRARIES", "Execution", "execute", "execute_all", "execute_once"]
 
 # Libraries whose version can change what a notebook shows.
 LIBRARIES = (
@@ -69,6 +71,54 @@ class Execution:
     seconds: float
     runs: list[dict[str, Any]]
     stderr: list[str]
+
+
+def execute_all(
+    names: Sequence[str],
+    settings: Settings,
+    parameters: Callable[[str], Mapping[str, Any]],
+    *,
+    jobs: int = 1,
+    inputs: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[Execution]:
+    """:func:`execute` each of these notebooks, as many at a time as there are ``jobs``.
+
+    Args:
+        parameters: name → its flat parameters.
+
+    Raises:
+        NotebookError: the first of them, in this order, that fails; those that run meanwhile
+            come to their end, the others are not begun.
+        KeyboardInterrupt: the kernels have been ended.
+    """
+    from jupyter_core.utils import ensure_event_loop
+
+    failed = Event()
+
+    def one(name: str) -> Execution:
+        if failed.is_set():
+            raise CancelledError
+        try:
+            return execute(name, settings, parameters(name), inputs=inputs)
+        except BaseException:
+            failed.set()
+            raise
+        finally:
+            ensure_event_loop().close()  # Jupyter's, one a thread
+
+    with ThreadPoolExecutor(jobs) as pool:
+        work = [pool.submit(one, name) for name in names]
+        try:
+            return [future.result() for future in work]
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            # again and again: one may be starting
+            while isinstance(error, KeyboardInterrupt) and not all(
+                future.done() for future in work
+            ):
+                stop_kernels()
+                time.sleep(0.1)
+            raise
 
 
 def execute(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import nbformat
 from nbformat import NotebookNode
@@ -19,9 +20,12 @@ from nbformat import NotebookNode
 from llbook.publish.notebooks import INJECTED, NotebookError, code_cells, tags
 from llbook.runs.files import scratch
 
-__all__ = ["ANSI", "Settings", "run_notebook"]
+__all__ = ["ANSI", "Settings", "run_notebook", "stop_kernels"]
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+_kernels: WeakSet[Any] = WeakSet()  # their managers
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Settings:
         force: run even what did not change.
         timeout: seconds that one cell may take.
         report: receives a line about each notebook.
+        threads: of the libraries in a kernel; 0 leaves them to themselves.
     """
 
     source: Path
@@ -41,6 +46,7 @@ class Settings:
     force: bool = False
     timeout: int = 24 * 3600
     report: Callable[[str], None] = print
+    threads: int = 0
 
 
 def run_notebook(
@@ -52,7 +58,10 @@ def run_notebook(
     partial: Path | None = None,
     progress: bool = False,
 ) -> tuple[NotebookNode, list[dict[str, Any]]]:
-    """Run it in an empty folder of its own; returns the raw notebook and the runs that it used."""
+    """Run it in an empty folder of its own; returns the raw notebook and the runs that it used.
+
+    Several may run at once, each in a thread: nothing of this process is changed for one.
+    """
     import papermill
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -66,22 +75,26 @@ def run_notebook(
             "LLBOOK_BUILD": str(settings.build),
             "LLBOOK_RUN_LOG": str(log),
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-            "JUPYTER_PREFER_ENV_PATH": "1",
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         }
+        if settings.threads:
+            environment |= dict.fromkeys(_THREADS, str(settings.threads))
+        # where the kernel is looked for, the same for all
+        os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
         try:
-            with _environment(environment):
-                papermill.execute_notebook(
-                    str(source),
-                    str(output),
-                    parameters=dict(parameters),
-                    kernel_name="python3",
-                    progress_bar={"desc": name, "leave": False} if progress else False,
-                    stderr_file=_Aloud() if progress else None,
-                    cwd=str(work),
-                    execution_timeout=settings.timeout,
-                    extra_arguments=["--log-level=CRITICAL"],
-                )
+            papermill.execute_notebook(
+                str(source),
+                str(output),
+                parameters=dict(parameters),
+                kernel_name="python3",
+                kernel_manager_class=_manager(environment),
+                progress_bar={"desc": name, "leave": False} if progress else False,
+                stderr_file=_Aloud() if progress else None,
+                # papermill's `cwd` is that of the whole process
+                resources={"metadata": {"path": str(work)}},
+                execution_timeout=settings.timeout,
+                extra_arguments=["--log-level=CRITICAL"],
+            )
         except PapermillExecutionError as error:
             _keep_failed(output, partial)
             raise NotebookError(_failure(name, output, error)) from None
@@ -148,15 +161,20 @@ def _keep_failed(output: Path, path: Path) -> None:
         shutil.copyfile(output, path)
 
 
-@contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def stop_kernels() -> None:
+    """End the kernels that run; what waits for one ends with an error."""
+    for manager in list(_kernels):
+        if manager.has_kernel:
+            asyncio.run(manager.provisioner.kill())
+
+
+def _manager(environment: Mapping[str, str]) -> type:
+    """A kernel manager whose kernels have this environment beside the process's own."""
+    from jupyter_client import AsyncKernelManager
+
+    class Manager(AsyncKernelManager):
+        async def start_kernel(self, **options: Any) -> None:
+            _kernels.add(self)
+            await super().start_kernel(env={**os.environ, **environment}, **options)
+
+    return Manager

@@ -32,12 +32,12 @@ import nbformat
 import llbook
 from llbook.data.stories import text_at_hand
 from llbook.publish.execution import MARK, execution_text
-from llbook.publish.executor import LIBRARIES, execute
+from llbook.publish.executor import LIBRARIES, execute_all
 from llbook.publish.extension import repository
 from llbook.publish.kernel import ANSI, Settings
 from llbook.publish.notebooks import is_notebook, published
 from llbook.runs.files import locked, write_json
-from llbook.runs.provenance import provenance
+from llbook.runs.provenance import cores, provenance
 
 __all__ = ["BookError", "build", "external_requests", "launch_notebooks", "pages"]
 
@@ -60,6 +60,7 @@ def build(
     overrides: Callable[[str, str], Mapping[str, Any]],
     force: bool = False,
     timeout: int = 24 * 3600,
+    jobs: int = 1,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Build the whole book; returns the path of its first page.
@@ -71,6 +72,7 @@ def build(
         overrides: (profile, notebook) → the flat parameters to set in it.
         force: run every notebook, changed or not.
         timeout: seconds that one cell of a notebook may take.
+        jobs: notebooks that run at once; the processor's cores are shared out to them.
         report: receives the progress, line by line.
 
     Raises:
@@ -88,7 +90,9 @@ def build(
         except ValueError as error:
             raise BookError(str(error)) from None
         source = root / "book"
-        settings = Settings(source, build_folder, force=force, timeout=timeout, report=report)
+        settings = Settings(
+            source, build_folder, force, timeout, report, threads=max(1, cores() // jobs)
+        )
         # as records_folder() has it, for the book at this root
         recorded = Path(os.environ.get("LLBOOK_RECORDS") or source / "records")
         records = {
@@ -98,9 +102,9 @@ def build(
         inputs = {"records": records, "text": {"corpus=auto": text_at_hand()}}
         documents = pages(root)
         notebooks = [name for name in documents if is_notebook(source / f"{name}.md")]
-        executions = [
-            execute(name, settings, overrides(profile, name), inputs=inputs) for name in notebooks
-        ]
+        executions = execute_all(
+            notebooks, settings, partial(overrides, profile), jobs=jobs, inputs=inputs
+        )
         facts = {
             "profile": profile,
             **provenance(libraries=LIBRARIES),
