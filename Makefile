@@ -11,6 +11,7 @@ TORCH ?= $(or $(HAS_TORCH),default)
 TORCH_VERSION := 2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 FORCE ?=
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -24,7 +25,7 @@ fi
 endef
 
 help: ## list the targets
-	@echo "make TARGET [PROFILE=smoke|laptop|paper] [TORCH=default|cpu] [PYTHON=python3.12]"
+	@echo "make TARGET [PROFILE=smoke|laptop|paper] [TORCH=default|cpu] [PYTHON=python3.12] [JOBS=2]"
 	@echo
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)$$/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
 
@@ -40,7 +41,7 @@ pdf: book ## the book as one file, printed by Chromium: build/llbook.pdf
 
 test: $(READY) ## the tests, a build of the whole book at the profile `smoke` among them
 	$(SAME_TORCH)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 bench: $(READY) ## the engine against baselines and the machine's limits: build/bench.json
 	$(SAME_TORCH)

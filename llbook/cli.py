@@ -130,7 +130,6 @@ def build(profile: str, force: bool, timeout: int, jobs: int | None) -> None:
     """
     from llbook.publish import site
     from llbook.publish.profiles import overrides
-    from llbook.runs.provenance import cores, device_kind
 
     site.build(
         _root(),
@@ -139,7 +138,7 @@ def build(profile: str, force: bool, timeout: int, jobs: int | None) -> None:
         overrides=overrides,
         force=force,
         timeout=timeout,
-        jobs=jobs or (1 if device_kind() == "cuda" else min(4, cores())),
+        jobs=jobs,
         report=_say,
     )
 

@@ -8,8 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from llbook.publish import browser
+
+WORKER = "PYTEST_XDIST_WORKER" in os.environ  # one of several test processes
+if WORKER:  # one thread each; read when PyTorch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 _PARAMETERS = re.compile(
@@ -68,10 +73,16 @@ def files_before():
 
 @pytest.fixture(scope="session")
 def book(tmp_path_factory, files_before):
-    """The build folder of the whole book at the profile ``smoke``, built once."""
-    build = tmp_path_factory.mktemp("book") / "build"
-    result = run_llbook("build", "--profile", "smoke", build=build)
-    assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
+    """The build folder of the whole book at the profile ``smoke``, built once for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if WORKER else folder
+    build, failed = folder / "build", folder / "book.failed"
+    with FileLock(folder / "book.lock"):
+        if not build.exists():
+            result = run_llbook("build", "--profile", "smoke", "--jobs", "2", build=build)
+            if result.returncode:
+                failed.write_text(f"{result.stdout}\n{result.stderr}", encoding="utf-8")
+    assert not failed.exists(), failed.read_text(encoding="utf-8")
     return build
 
 

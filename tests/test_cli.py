@@ -329,6 +329,14 @@ def test_run_leaves_notebook_parameters_and_provenance_together(toy, build, tmp_
     assert parameters == {"count": 2, "rate": 0.002, "word": "no", "aloud": False}
 
 
+def test_run_notes_the_device_that_it_was_told_to_use(toy, build):
+    notebook = toy / "book" / "toy.md"
+    notebook.write_text(notebook.read_text().replace("aloud:", 'device: str = "auto"\naloud:'))
+    call("run", "toy", "-p", "device=cuda")
+    facts = json.loads((the_folder(build) / "run.json").read_text())
+    assert facts["device_kind"] == "cuda"
+
+
 def test_run_with_a_failing_cell(toy, build, tmp_path):
     result = call("run", "toy", "-p", "count=7", "-o", tmp_path / "out.ipynb", expect=1)
     assert result.stdout == ""

@@ -170,10 +170,10 @@ def stop_kernels() -> None:
 
 def _manager(environment: Mapping[str, str]) -> type:
     """A kernel manager whose kernels have this environment beside the process's own."""
-    from jupyter_client import AsyncKernelManager
+    from jupyter_client.manager import AsyncKernelManager
 
     class Manager(AsyncKernelManager):
-        async def start_kernel(self, **options: Any) -> None:
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
             _kernels.add(self)
             await super().start_kernel(env={**os.environ, **environment}, **options)
 

@@ -37,7 +37,7 @@ from llbook.publish.extension import repository
 from llbook.publish.kernel import ANSI, Settings
 from llbook.publish.notebooks import is_notebook, published
 from llbook.runs.files import locked, write_json
-from llbook.runs.provenance import cores, provenance
+from llbook.runs.provenance import cores, device_kind, provenance
 
 __all__ = ["BookError", "build", "external_requests", "launch_notebooks", "pages"]
 
@@ -60,7 +60,7 @@ def build(
     overrides: Callable[[str, str], Mapping[str, Any]],
     force: bool = False,
     timeout: int = 24 * 3600,
-    jobs: int = 1,
+    jobs: int | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Build the whole book; returns the path of its first page.
@@ -72,7 +72,8 @@ def build(
         overrides: (profile, notebook) → the flat parameters to set in it.
         force: run every notebook, changed or not.
         timeout: seconds that one cell of a notebook may take.
-        jobs: notebooks that run at once; the processor's cores are shared out to them.
+        jobs: notebooks that run at once, with the cores shared out to them; without a number
+            one where there is a GPU, else one a core, 4 at most.
         report: receives the progress, line by line.
 
     Raises:
@@ -90,6 +91,7 @@ def build(
         except ValueError as error:
             raise BookError(str(error)) from None
         source = root / "book"
+        jobs = jobs or (1 if device_kind() == "cuda" else min(4, cores()))
         settings = Settings(
             source, build_folder, force, timeout, report, threads=max(1, cores() // jobs)
         )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llbook.tasks.task import Task
+from llbook.tasks.task import LinearForm, Task
 
 __all__ = ["LeastSquares", "Rows", "WaterFilling", "tilted", "water_filling"]
 
@@ -72,6 +72,11 @@ class LeastSquares(Task):
     def losses(self, theta: Tensor, examples: Rows) -> Tensor:
         """(a_n·θ - b_n)²/2, shape (n,)."""
         return (examples.inputs @ theta - examples.targets).square() / 2
+
+    def linear_form(self) -> LinearForm:
+        sets = (self.training, self.desired)
+        (a, b), (c, d) = ((rows.inputs.numpy(), rows.targets.numpy()) for rows in sets)
+        return LinearForm(a, b, c, d, False)
 
 
 def tilted(

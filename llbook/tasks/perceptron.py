@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from llbook.data.teacher import Labelled
 from llbook.tasks import closed_form
-from llbook.tasks.task import Task
+from llbook.tasks.task import LinearForm, Task
 
 __all__ = ["Perceptron", "SignedInputs", "initial_parameters"]
 
@@ -108,6 +109,10 @@ class Perceptron(Task):
     def directional_derivatives(self, theta: Tensor, direction: Tensor) -> Tensor:
         signed = self.training.signed
         return -torch.sigmoid(-(signed @ theta)) * (signed @ direction)
+
+    def linear_form(self) -> LinearForm:
+        a, c = (examples.signed.double().numpy() for examples in (self.training, self.desired))
+        return LinearForm(a, np.zeros(len(a)), c, np.zeros(len(c)), True)
 
     # Rows go through in blocks: the intermediate (rows, n) matrices stay in the
     # cache, and a long trajectory costs no more memory than a short one.

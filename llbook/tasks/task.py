@@ -12,15 +12,16 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value, jacfwd, jvp, vjp
 
 from llbook.tasks.identity import example_checksums, facts
 
-__all__ = ["Task", "Trajectory"]
+__all__ = ["LinearForm", "Task", "Trajectory"]
 
 
 class Trajectory(Protocol):
@@ -29,6 +30,22 @@ class Trajectory(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Tensor]: ...
+
+
+class LinearForm(NamedTuple):
+    """The examples of a task whose losses are functions of a·θ - b alone, in float64.
+
+    Attributes:
+        inputs, targets: a_n, shape (N, P), and b_n, shape (N,), of the training examples.
+        wanted, aims: those of the desired examples.
+        logistic: the loss is log(1 + exp(b - a·θ)); else (a·θ - b)²/2.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    wanted: np.ndarray
+    aims: np.ndarray
+    logistic: bool
 
 
 class Task(ABC):
@@ -142,6 +159,10 @@ class Task(ABC):
     def trajectories(self) -> Mapping[str, Callable[[int], Any]]:
         """Places of θ_0 … θ_T that the task has instead of the usual ones: name → (steps → states)."""
         return {}
+
+    def linear_form(self) -> LinearForm | None:
+        """Its examples, where a loss depends on a·θ - b alone; else None."""
+        return None
 
     def descend(self, policy: Tensor) -> Tensor | None:
         """θ_0 … θ_T under a policy (T, N), shape (T + 1, P); None without a faster way than by steps."""

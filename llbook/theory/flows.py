@@ -19,8 +19,6 @@ import torch
 from scipy.integrate import solve_ivp
 from torch.func import hessian, jacrev
 
-from llbook.tasks.least_squares import LeastSquares
-from llbook.tasks.perceptron import Perceptron
 from llbook.tasks.task import Task
 
 __all__ = [
@@ -67,19 +65,7 @@ def derivatives(task: Task, theta: np.ndarray) -> Derivatives:
         raise ValueError(f"expected θ of shape {tuple(task.initial.shape)}, got {theta.shape}")
     if theta.size > 64:
         raise ValueError(f"dense Hessians are for at most 64 parameters, got {theta.size}")
-    if isinstance(task, Perceptron):
-        train, desired = (x.signed.double().numpy() for x in (task.training, task.desired))
-        slope, curve = _logistic(train @ theta)
-        margin = desired @ theta
-        pull = _logistic(margin)[0] @ desired / len(desired)
-        loss = float(np.logaddexp(0, -margin).mean())
-    elif isinstance(task, LeastSquares):
-        train, desired = task.training.inputs.numpy(), task.desired.inputs.numpy()
-        slope = train @ theta - task.training.targets.numpy()
-        curve = np.ones(len(train))
-        rest = desired @ theta - task.desired.targets.numpy()
-        pull, loss = rest @ desired / len(desired), float(0.5 * np.mean(rest**2))
-    else:
+    if (linear := task.linear_form()) is None:
         point = torch.from_numpy(theta)
 
         def training(p: torch.Tensor) -> torch.Tensor:
@@ -94,14 +80,27 @@ def derivatives(task: Task, theta: np.ndarray) -> Derivatives:
             jacrev(training)(point).numpy(),
             hessian(training)(point).numpy(),
         )
-    outer = train[:, :, None] * train[:, None, :]
-    return Derivatives(loss, pull, slope[:, None] * train, curve[:, None, None] * outer)
+    link = _logistic if linear.logistic else _square
+    _, slope, curve = link(linear.inputs @ theta - linear.targets)
+    losses, pull, _ = link(linear.wanted @ theta - linear.aims)
+    outer = linear.inputs[:, :, None] * linear.inputs[:, None, :]
+    return Derivatives(
+        float(losses.mean()),
+        pull @ linear.wanted / len(losses),
+        slope[:, None] * linear.inputs,
+        curve[:, None, None] * outer,
+    )
 
 
-def _logistic(margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and second derivative of softplus(-m)."""
+def _logistic(margin: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """softplus(-m), its first and its second derivative."""
     pull = 1 / (1 + np.exp(margin))
-    return -pull, pull * (1 - pull)
+    return np.logaddexp(0, -margin), -pull, pull * (1 - pull)
+
+
+def _square(rest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """m²/2, its first and its second derivative."""
+    return rest**2 / 2, rest, np.ones_like(rest)
 
 
 def brackets(at: Derivatives, costate: np.ndarray) -> np.ndarray:

@@ -25,8 +25,6 @@ from numba import njit
 from torch import Tensor
 
 from llbook.optimal.process import check_policy
-from llbook.tasks.least_squares import LeastSquares
-from llbook.tasks.perceptron import Perceptron
 from llbook.tasks.task import Task
 from llbook.theory.flows import brackets, derivatives
 
@@ -57,18 +55,6 @@ class Transcription(NamedTuple):
     costates: Tensor
 
 
-def _linear(task: Task) -> tuple[Any, ...]:
-    """Inputs and targets of training and desired examples, and whether the loss is logistic."""
-    if isinstance(task, Perceptron):
-        parts = [x.signed.double().numpy() for x in (task.training, task.desired)]
-        return parts[0], np.zeros(len(parts[0])), parts[1], np.zeros(len(parts[1])), True
-    if isinstance(task, LeastSquares):
-        sets = (task.training, task.desired)
-        (a, b), (c, d) = ((x.inputs.numpy(), x.targets.numpy()) for x in sets)
-        return a, b, c, d, False
-    raise TypeError(f"expected a Perceptron or LeastSquares task, got {type(task).__name__}")
-
-
 def _evaluator(task: Task, interval: float, scheme: str, substeps: int) -> Callable[[Tensor], Any]:
     if not interval > 0 or substeps < 1:
         raise ValueError(
@@ -76,11 +62,13 @@ def _evaluator(task: Task, interval: float, scheme: str, substeps: int) -> Calla
         )
     if scheme not in SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, got {scheme!r}")
-    linear, start = _linear(task), task.initial.double().numpy()
+    if (linear := task.linear_form()) is None:
+        raise TypeError(f"expected a perceptron or least squares, got a {type(task).__name__}")
+    start = task.initial.double().numpy()
     step = interval / substeps
     part, reach = (step * np.array(x) for x in SCHEMES[scheme])
     tail = step if scheme == "euler" else 0.0
-    return lambda policy: _sweep(  # type: ignore[call-arg]  # compiled: its signature is not seen
+    return lambda policy: _sweep(
         *linear, start, policy.contiguous().numpy(), part, reach, tail, substeps
     )
 
