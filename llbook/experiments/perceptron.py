@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from llbook.data.teacher import teacher_data
 from llbook.experiments.collecting import (
+    Arrays,
     LawMeasures,
     SearchConfig,
     SearchParameters,
@@ -111,7 +113,14 @@ class PerceptronMeasures(LawMeasures):
     where ``sparse_idle`` examples have CT ≤ 0, and ``learned_counts``.
     """
 
-    DROPPED = (*LawMeasures.DROPPED, "heat_map", "heat_map_examples")
+    RECORDED_ROWS = 256
+    """Examples of a heat map that a record keeps."""
+
+    @classmethod
+    def condense(cls, arrays: Mapping[str, np.ndarray]) -> Arrays:
+        maps = ("heat_map", "heat_map_examples")
+        few = {name: arrays[name][: cls.RECORDED_ROWS] for name in maps if name in arrays}
+        return super().condense({**arrays, **few})
 
     def __init__(self, task: Perceptron, config: PerceptronConfig) -> None:
         super().__init__(task, config)

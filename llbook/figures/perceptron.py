@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
@@ -22,6 +23,7 @@ from llbook.figures.search import evaluations
 __all__ = [
     "compression_fit",
     "early_heat_map",
+    "early_heat_maps",
     "first_order_gaps",
     "learned_weights",
     "loss_curves",
@@ -292,8 +294,22 @@ def early_heat_map(run: Arrays) -> Figure:
 
     The steps are the first ones, or ``heat_map_steps`` where the run says which.
     """
-    weights = run["heat_map"]
     figure, axes = style.subplots(figsize=(6.4, 4.6))
+    _draw_heat_map(axes, run)
+    return figure
+
+
+def early_heat_maps(runs: Mapping[str, Arrays]) -> Figure:
+    """Figure 10 of several runs beside each other, by their titles."""
+    figure, row = style.subplots(1, len(runs), figsize=(8.2, 3.9), squeeze=False)
+    for axes, (title, run) in zip(row[0], runs.items(), strict=True):
+        _draw_heat_map(axes, run)
+        axes.set_title(title)
+    return figure
+
+
+def _draw_heat_map(axes: Axes, run: Arrays) -> None:
+    weights = run["heat_map"]
     if weights.any():
         steps = run.get("heat_map_steps", np.arange(weights.shape[1]))
         # examples that carry weight at the same time stand together
@@ -309,10 +325,9 @@ def early_heat_map(run: Arrays) -> Figure:
             norm=LogNorm(floor, float(weights.max())),
             rasterized=True,
         )
-        figure.colorbar(image, ax=axes, label="γ (logarithmic; the darkest includes zero)")
+        axes.figure.colorbar(image, ax=axes, label="γ (logarithmic; the darkest includes zero)")
     axes.set(xlabel="step t", ylabel="example (sorted)")
     axes.grid(False)
-    return figure
 
 
 def first_order_gaps(run: Arrays) -> Figure:
