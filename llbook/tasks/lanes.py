@@ -15,9 +15,10 @@ from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic
 
-__all__ = ["COLUMNS", "FLAGS", "exponential", "padded", "product", "transpose"]
+__all__ = ["COLUMNS", "FLAGS", "apart", "exponential", "padded", "product", "transpose"]
 
 COLUMNS = 16  # widths of the products are multiples of it
 FLAGS = {"reassoc", "contract", "nsz"}
@@ -46,6 +47,17 @@ def _fma(builder: Any, kind: ir.Type, name: str, *factors: Any) -> Any:
     return builder.call(
         cgutils.get_or_insert_function(builder.module, declared, f"llvm.fma.{name}"), factors
     )
+
+
+@intrinsic
+def apart(_):  # type: ignore[no-untyped-def]
+    """Keeps the function that it stands in out of its callers' code: they compile sooner."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
 
 
 def _tile(rows: int, vectors: int) -> Callable[..., None]:
@@ -126,6 +138,16 @@ _tile_42, _tile_41 = _tile(_ROWS, 2), _tile(_ROWS, 1)
 _tile_12, _tile_11 = _tile(1, 2), _tile(1, 1)
 
 
+@intrinsic
+def _any(_, array):  # type: ignore[no-untyped-def]
+    """The array with strides that the compiler does not know: one compilation for all."""
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return impl_ret_borrowed(context, builder, signature.return_type, args[0])
+
+    return array.copy(layout="A")(array), codegen
+
+
 @njit(cache=True)
 def product(c, a, b, fresh):  # pragma: no cover - compiled
     """c = a b where ``fresh``, else c += a b.
@@ -133,6 +155,12 @@ def product(c, a, b, fresh):  # pragma: no cover - compiled
     b and c have rows without gaps and a multiple of COLUMNS columns; a has any strides.
     Sums run over the columns of a in their order.
     """
+    _product(_any(c), _any(a), _any(b), fresh)
+
+
+@njit(cache=True)
+def _product(c, a, b, fresh):  # pragma: no cover - compiled
+    apart()
     rows, depth = a.shape
     width = b.shape[1]
     lanes = _BYTES // c.itemsize
@@ -155,6 +183,7 @@ def product(c, a, b, fresh):  # pragma: no cover - compiled
 @njit(cache=True)
 def transpose(a, b):  # pragma: no cover - compiled
     """b = aᵀ; b may have more columns."""
+    apart()
     rows, columns = a.shape
     for i in range(0, rows, COLUMNS):
         most = min(COLUMNS, rows - i)

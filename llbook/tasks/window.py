@@ -16,11 +16,12 @@ threads, and the blocks are added in a fixed order.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import get_num_threads, njit
 from torch import Tensor
 
 from llbook.data.tokens import PAD
@@ -101,7 +102,7 @@ def windows(
     rows = parameter_count(architecture) // sizes.hidden if len(weights) else 0
     totals = theta.new_empty(blocks, rows, padded(sizes.hidden))
     theta = theta.detach().contiguous()
-    _windows(
+    arguments = (
         theta.numpy(),
         (theta if direction is None else direction.contiguous()).numpy(),
         direction is not None,
@@ -112,43 +113,50 @@ def windows(
         values.numpy(),
         totals.numpy(),
     )
+    threads = min(get_num_threads(), blocks)
+    if threads == 1:
+        for block in range(blocks):
+            _block(*arguments, block)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda block: _block(*arguments, block), range(blocks)))
     gradient = torch.zeros_like(theta)
     if rows:
-        at = 0
+        at, total = 0, totals[0]
+        for part in totals[1:]:
+            total += part
         for name, piece in unpack(architecture, gradient).items():
             # the kernel has a row of the hidden size for each of the other index
             turned = piece.T if name.endswith(".in") or name == "out" else piece
-            piece_rows = totals[0, at : at + len(turned), : sizes.hidden]
+            piece_rows = total[at : at + len(turned), : sizes.hidden]
             turned.copy_(piece_rows)
             at += len(turned)
     return values, gradient
 
 
-@njit(parallel=True, cache=True, fastmath=FLAGS)
-def _windows(
-    theta, direction, dual, examples, order, weights, sizes, values, totals
+@njit(cache=True, nogil=True)
+def _block(
+    theta, direction, dual, examples, order, weights, sizes, values, totals, block
 ):  # pragma: no cover - compiled
-    blocks, rows, width = totals.shape
-    count, used = len(order), len(weights)
-    for block in prange(blocks):
-        total = totals[block]
-        total[:] = 0
-        buffers = _buffers(theta, sizes, dual)
-        for n in range(block * used // blocks, (block + 1) * used // blocks):
-            tokens = examples[order[n]]
-            values[n] = _window(
-                theta, direction, dual, tokens, True, weights[n], sizes, buffers, total
-            )
-        rest = count - used
-        for i in range(block * rest // blocks, (block + 1) * rest // blocks):
-            tokens, n = examples[order[used + i]], used + i
-            values[n] = _window(
-                theta, direction, dual, tokens, False, theta[0], sizes, buffers, total
-            )
-    for row in prange(rows):
-        for block in range(1, blocks):
-            for i in range(width):
-                totals[0, row, i] += totals[block, row, i]
+    """The share of a block in all examples, its sum in its own of ``totals``."""
+    blocks = len(totals)
+    used, rest = len(weights), len(order) - len(weights)
+    total, buffers = totals[block], _buffers(theta, sizes, dual)
+    total[:] = 0
+    first, last = block * used // blocks, (block + 1) * used // blocks
+    without = used + block * rest // blocks
+    end = used + (block + 1) * rest // blocks
+    n = first
+    while n < end:
+        if n == last:
+            n = without
+            if n == end:
+                break
+        weight = weights[n] if n < used else theta[0]
+        values[n] = _window(
+            theta, direction, dual, examples[order[n]], n < used, weight, sizes, buffers, total
+        )
+        n += 1
 
 
 class _Buffers(NamedTuple):
@@ -266,6 +274,13 @@ def _embed(x, flat, tokens, count, offset, sizes):  # pragma: no cover - compile
     x[:, offset + count : offset + sizes.columns] = 0
 
 
+@njit(cache=True)
+def _copy(y, x):  # pragma: no cover - compiled
+    for a in range(len(x)):
+        for i in range(x.shape[1]):
+            y[a, i] = x[a, i]
+
+
 @njit(cache=True, fastmath=FLAGS)
 def _window(
     theta, direction, dual, tokens, reverse, weight, sizes, room, total
@@ -286,13 +301,13 @@ def _window(
         push(room.qkv[layer], w[1], d[1], room.normed[k], n, dual, True)
         mixed, share, slope = room.mixed[layer], room.share[layer], room.slope[layer]
         attend(mixed, room.qkv[layer], share, slope, room.square, room.sums, heads, scale, n, dual)
-        y[:] = x
+        _copy(y, x)
         push(y, w[2], d[2], mixed, n, dual, False)
         k, x, y = k + 1, y, room.x[2 * layer + 2]
         norm(x, w[3], d[3], room.unit[k], room.normed[k], room.rate[k], room.mean[k], n, dual)
         push(room.wide[layer], w[4], d[4], room.normed[k], n, dual, True)
         activate(room.active[layer], room.bend[layer], room.wide[layer], gelu, n, dual)
-        y[:] = x
+        _copy(y, x)
         push(y, w[5], d[5], room.active[layer], n, dual, False)
     k = 2 * sizes.layers
     x, unit, y, rate, mean = room.x[k], room.unit[k], room.normed[k], room.rate[k], room.mean[k]

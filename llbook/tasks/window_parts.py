@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-from llbook.tasks.lanes import FLAGS, exponential, product, transpose
+from llbook.tasks.lanes import FLAGS, apart, exponential, product, transpose
 
 __all__ = [
     "activate",
@@ -59,6 +59,7 @@ def norm(x, w, d, unit, y, rate, mean, n, dual):  # pragma: no cover - compiled
 
     u̇ = r (ẋ - u m), m = mean(u ẋ);   ẏ = g u̇ + ġ u + ḃ.
     """
+    apart()
     real = x.dtype.type
     size = len(x)
     each = real(1 / size)
@@ -101,6 +102,7 @@ def norm_back(
     With e = g ẏ̄ and q = mean(u e):  ẋ̄ += r (e - u q),
     ū = g ȳ + ġ ẏ̄ - r (m e + q ẋ),  x̄ += r ū - r u [mean(ū u) + mean(e u̇)].
     """
+    apart()
     real = x.dtype.type
     size = len(x)
     each = real(1 / size)
@@ -156,6 +158,7 @@ def attend(mixed, qkv, share, slope, work, sums, heads, scale, n, dual):  # prag
     With s = κ (k̇·q + k·q̇):  ṗ = p∘d, d = s - p·s;   ṁ = v̇ p + v ṗ.
     ``share`` takes p, ``slope`` d.
     """
+    apart()
     real = mixed.dtype.type
     hidden = len(mixed)
     size = hidden // heads
@@ -217,6 +220,7 @@ def attend_back(
     p̄ = vᵀm̄ + v̇ᵀc + e∘d (up to what is the same for all keys),  t = κ p∘(p̄ - p·p̄);
     q̄ = k t + k̇ f, k̄ = q tᵀ + q̇ fᵀ, v̄ = m̄ pᵀ + c ṗᵀ; in q̇: k f, in k̇: q fᵀ, in v̇: c pᵀ.
     """
+    apart()
     hidden = len(mixed_bar)
     size = hidden // heads
     inner, outer_sum = sums[0], sums[1]
@@ -277,6 +281,7 @@ def attend_back(
 @njit(cache=True, fastmath=FLAGS)
 def activate(active, bend, z, gelu, n, dual):  # pragma: no cover - compiled
     """φ(z), φ'(z) and φ'(z) ż: relu, or gelu z Φ(z) of slope Φ(z) + z Φ'(z)."""
+    apart()
     real = z.dtype.type
     one, zero, half, density = real(1), real(0), real(0.5), real(1 / math.sqrt(2 * math.pi))
     root = real(math.sqrt(0.5))
@@ -305,6 +310,7 @@ def activate_back(bar, bend, z, gelu, n, dual):  # pragma: no cover - compiled
 
     φ'' is 0 for relu, (2 - z²) Φ'(z) for gelu.
     """
+    apart()
     real = z.dtype.type
     half, two, density = real(0.5), real(2), real(1 / math.sqrt(2 * math.pi))
     for a in range(len(z)):
@@ -330,6 +336,7 @@ def head(
     With p = softmax(z): z̄ = w (p - e_y); where dual, z̄ = w p∘(ż - p·ż) and the
     derivative in ż is w (p - e_y). Takes as many positions at once as ``scores`` holds.
     """
+    apart()
     real = x.dtype.type
     size = len(w)
     vocabulary = w.shape[1]
