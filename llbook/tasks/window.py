@@ -25,7 +25,7 @@ from numba import get_num_threads, njit
 from torch import Tensor
 
 from llbook.data.tokens import PAD
-from llbook.tasks.lanes import COLUMNS, FLAGS, padded, product, transpose
+from llbook.tasks.lanes import COLUMNS, FLAGS, padded, transpose
 from llbook.tasks.transformer import Architecture, parameter_count, unpack
 from llbook.tasks.window_parts import (
     activate,
@@ -65,7 +65,7 @@ def windows(
     direction: Tensor | None,
     examples: Tensor,
     order: Tensor,
-    weights: Tensor | None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Loss of each example, or its tangent, and the gradient of their weighted sum.
 
@@ -75,28 +75,25 @@ def windows(
         direction: θ̇, shape (P,): losses l become tangents l̇ = θ̇·∇l.
         examples: tokens, shape (n, L).
         order: int64 rows of ``examples``, shape (m,): those with a weight first.
-        weights: w, of the first of ``order``, shape (k ≤ m,).
+        weights: w, of the first of ``order``, shape (k ≤ m,); none by default. The
+            others cost no derivative.
 
     Returns:
         l or l̇ of the examples of ``order``, shape (m,), and Σ w ∇l or Σ w ∇l̇ = Hθ̇, shape (P,).
     """
+    hidden, heads = architecture.hidden, architecture.heads
     sizes = _Sizes(
         architecture.vocabulary,
         architecture.context,
         architecture.layers,
-        architecture.hidden,
-        architecture.heads,
-        architecture.expansion * architecture.hidden,
+        hidden,
+        heads,
+        architecture.expansion * hidden,
         padded(examples.shape[1] - 1),
         architecture.activation == "gelu",
-        (
-            architecture.hidden // architecture.heads
-            if architecture.attention_scale == "head"
-            else architecture.hidden
-        )
-        ** -0.5,
+        (hidden // heads if architecture.attention_scale == "head" else hidden) ** -0.5,
     )
-    weights = theta.new_zeros(0) if weights is None else weights.contiguous()
+    weights = theta.new_zeros(0) if weights is None else weights.detach().contiguous()
     values = theta.new_empty(len(order))
     blocks = max(1, min(BLOCKS, len(order)))
     rows = parameter_count(architecture) // sizes.hidden if len(weights) else 0
@@ -104,7 +101,7 @@ def windows(
     theta = theta.detach().contiguous()
     arguments = (
         theta.numpy(),
-        (theta if direction is None else direction.contiguous()).numpy(),
+        (theta if direction is None else direction.detach().contiguous()).numpy(),
         direction is not None,
         examples.contiguous().numpy(),
         order.numpy(),
@@ -324,9 +321,7 @@ def _window(
     if not reverse:
         return value
     x_bar[:] = 0
-    norm_back(
-        x_bar, y_bar, x, w_norm, d_norm, unit, rate, mean, total[at:], sums, n, dual
-    )
+    norm_back(x_bar, y_bar, x, w_norm, d_norm, unit, rate, mean, total[at:], sums, n, dual)
     for layer in range(sizes.layers - 1, -1, -1):
         w, d = _arrays(theta, layer, sizes), _arrays(direction, layer, sizes)
         hidden, wide = sizes.hidden, sizes.wide

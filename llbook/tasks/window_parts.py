@@ -338,7 +338,6 @@ def head(
     """
     apart()
     real = x.dtype.type
-    size = len(w)
     vocabulary = w.shape[1]
     parts = 2 if dual else 1
     chunk = scores.shape[1] // parts
