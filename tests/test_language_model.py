@@ -72,7 +72,7 @@ def error(got, expected):
 def test_derivatives_against_automatic_ones(micro_batch, scores, monkeypatch):
     """Whatever the sizes of micro-batches and of blocks of scores."""
     monkeypatch.setattr(head, "BLOCK_SCORES", scores)
-    task = build(micro_batch=micro_batch)
+    task = build(micro_batch=micro_batch, kernel="operators")
     theta, (weights, direction) = task.initial, weights_and_direction(task)
     assert error(task.gradient(theta, weights), Task.gradient(task, theta, weights)) < 1e-12
     slopes, curvature = task.costate_products(theta, weights, direction)
@@ -87,7 +87,8 @@ def test_derivatives_against_automatic_ones(micro_batch, scores, monkeypatch):
 
 
 def test_micro_batches_do_not_matter_in_float32():
-    whole, cut = build(torch.float32), build(torch.float32, micro_batch=3)
+    options = {"dtype": torch.float32, "kernel": "operators"}
+    whole, cut = build(**options), build(micro_batch=3, **options)
     weights, direction = weights_and_direction(whole)
     wanted = whole.costate_products(whole.initial, weights, direction)
     for got, expected in zip(cut.costate_products(cut.initial, weights, direction), wanted):
@@ -98,7 +99,7 @@ def test_micro_batches_do_not_matter_in_float32():
 
 def test_examples_without_weight_cost_no_derivative(monkeypatch):
     """Neither a gradient nor a second one: only their slopes are computed."""
-    task, rows = build(), []
+    task, rows = build(kernel="operators"), []
     real = language._Batch
 
     def counted(examples, weights, dtype):

@@ -19,10 +19,12 @@ from llbook.tasks.transformer import (
     token_losses,
     unpack,
 )
+from llbook.tasks.window import windows
 
-__all__ = ["PRODUCTS", "Transformer"]
+__all__ = ["KERNELS", "PRODUCTS", "Transformer"]
 
 PRODUCTS = ("full", "bfloat16", "tf32")
+KERNELS = ("auto", "window", "operators")
 # Tokens at once on a CPU: the buffers of more are given back to the system after each
 # use, and its clearing of their pages takes longer than what is computed in them.
 _CPU_TOKENS = 2048
@@ -47,12 +49,17 @@ class Transformer(Task):
             ``"bfloat16"``, with their factors rounded to it; ``"tf32"``, with the
             tensor cores of an NVIDIA GPU. Parameters, costate, norms, softmax and
             sums keep the dtype of ``initial`` in each.
+        kernel: ``"window"``, derivatives by the compiled kernel of
+            :mod:`llbook.tasks.window`, an example at a time, on the CPU and in full
+            products alone; ``"operators"``, by PyTorch's operators on micro-batches;
+            ``"auto"``, the first wherever it can be. They agree to rounding.
 
     Raises:
         TypeError: tokens that are not int64.
         ValueError: shapes that do not fit, tokens outside the vocabulary, padding
             before a token, an example with nothing to predict, η ≤ 0, a micro-batch
-            below 1, an unknown name for the products, ``"tf32"`` away from CUDA.
+            below 1, an unknown name for the products or the kernel, ``"tf32"`` away
+            from CUDA, ``"window"`` where it cannot be.
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class Transformer(Task):
         learning_rate: float = 0.1,
         micro_batch: int = 256,
         products: str = "full",
+        kernel: str = "auto",
     ) -> None:
         if not learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {learning_rate}")
@@ -75,6 +83,14 @@ class Transformer(Task):
             raise ValueError(f"products must be one of {', '.join(PRODUCTS)}, got {products!r}")
         if products == "tf32" and initial.device.type != "cuda":
             raise ValueError(f"'tf32' products need a CUDA device, θ_0 is on {initial.device}")
+        if kernel not in KERNELS:
+            raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel!r}")
+        able = products == "full" and initial.device.type == "cpu"
+        if kernel == "window" and not able:
+            raise ValueError(
+                "the 'window' kernel needs a CPU and 'full' products, "
+                f"got {initial.device} and {products!r}"
+            )
         count = parameter_count(architecture)
         if initial.shape != (count,):
             raise ValueError(f"θ_0 must have shape ({count},), got {tuple(initial.shape)}")
@@ -89,7 +105,14 @@ class Transformer(Task):
             micro_batch = min(micro_batch, max(1, _CPU_TOKENS // (training.shape[1] - 1)))
         self.micro_batch = micro_batch
         self.products = products
+        self.kernel = kernel
         self._low = torch.bfloat16 if products == "bfloat16" else None
+
+    @property
+    def by_window(self) -> bool:
+        """Whether derivatives are the compiled kernel's."""
+        able = self.products == "full" and self.initial.device.type == "cpu"
+        return able and self.kernel != "operators"
 
     def losses(self, theta: Tensor, examples: Tensor) -> Tensor:
         """Mean next-token loss over each example's predicted positions, in nats, shape (n,).
@@ -102,6 +125,13 @@ class Transformer(Task):
 
     def trajectory_losses(self, trajectory: Trajectory, examples: Tensor) -> Tensor:
         """Mean loss in nats at each θ of ``trajectory``, S of them, shape (S,)."""
+        if self.by_window:
+            everything = torch.arange(len(examples))
+            each = [
+                windows(self.architecture, theta, None, examples, everything)[0].mean()
+                for theta in trajectory
+            ]
+            return torch.stack(each)
         batches = [
             _Batch(part, None, self.initial.dtype) for part in examples.split(self.micro_batch)
         ]
@@ -128,6 +158,9 @@ class Transformer(Task):
     ) -> tuple[Tensor, Tensor]:
         value, total = theta.new_zeros(()), torch.zeros_like(theta)
         used = weights.nonzero()[:, 0]
+        if self.by_window:
+            each, total = windows(self.architecture, theta, None, examples, used, weights[used])
+            return weights[used] @ each, total
         with self._precision():
             for rows in used.split(self.micro_batch):
                 batch = _Batch(examples[rows], weights[rows], theta.dtype)
@@ -143,6 +176,8 @@ class Transformer(Task):
     def directional_derivatives(self, theta: Tensor, direction: Tensor) -> Tensor:
         """direction·∇l(x_n, θ) for every training example, shape (N,)."""
         everything = torch.arange(self.size, device=theta.device)
+        if self.by_window:
+            return windows(self.architecture, theta, direction, self.training, everything)[0]
         slopes = theta.new_empty(self.size)
         with self._precision():
             self._tangents(theta, direction, everything, slopes)
@@ -158,6 +193,13 @@ class Transformer(Task):
         """
         slopes, total = theta.new_empty(self.size), torch.zeros_like(theta)
         used = weights != 0
+        if self.by_window:
+            rows = used.nonzero()[:, 0]
+            order = torch.cat([rows, (~used).nonzero()[:, 0]])
+            slopes[order], total = windows(
+                self.architecture, theta, costate, self.training, order, weights[rows]
+            )
+            return slopes, total
         with self._precision():
             for rows in used.nonzero()[:, 0].split(self.micro_batch):
                 batch = _Batch(self.training[rows], weights[rows], theta.dtype)

@@ -1,0 +1,362 @@
+"""The Transformer's derivatives, one window at a time through the whole model and back.
+
+On a CPU a small model costs more in memory traffic and in calls of operators than
+in arithmetic. The kernel here takes one example forward and back while all of it is
+in the cache. Its arrays are (features, positions): every sum over features runs
+over rows, all positions beside each other, and the heads are blocks of rows.
+
+With a direction, tangents stand at the right of the values, [x | ẋ], so that a linear
+layer and its reverse are the same products as without:
+
+    y = Wᵀx, ẏ = Wᵀẋ + Ẇᵀx;   [x̄ | ẋ̄] = W [ȳ | ẏ̄] + [Ẇẏ̄ | 0],   W̄ = [x | ẋ] [ȳ | ẏ̄]ᵀ.
+
+Threads take blocks of examples, as many blocks as there are for any number of
+threads, and the blocks are added in a fixed order.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numba import get_num_threads, njit
+from torch import Tensor
+
+from llbook.data.tokens import PAD
+from llbook.tasks.lanes import COLUMNS, FLAGS, padded, transpose
+from llbook.tasks.transformer import Architecture, parameter_count, unpack
+from llbook.tasks.window_parts import (
+    activate,
+    activate_back,
+    attend,
+    attend_back,
+    head,
+    norm,
+    norm_back,
+    outer,
+    pull,
+    push,
+)
+
+__all__ = ["windows"]
+
+BLOCKS = 8
+_SCORES = 2**18  # bytes of scores in the head at once
+_NORM_ROWS = 2
+
+
+class _Sizes(NamedTuple):
+    vocabulary: int
+    context: int
+    layers: int
+    hidden: int
+    heads: int
+    wide: int
+    columns: int  # positions, rounded up
+    gelu: bool
+    scale: float
+
+
+def windows(
+    architecture: Architecture,
+    theta: Tensor,
+    direction: Tensor | None,
+    examples: Tensor,
+    order: Tensor,
+    weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Loss of each example, or its tangent, and the gradient of their weighted sum.
+
+    Args:
+        architecture: the shape of the model.
+        theta: θ, shape (P,), on the CPU.
+        direction: θ̇, shape (P,): losses l become tangents l̇ = θ̇·∇l.
+        examples: tokens, shape (n, L).
+        order: int64 rows of ``examples``, shape (m,): those with a weight first.
+        weights: w, of the first of ``order``, shape (k ≤ m,); none by default. The
+            others cost no derivative.
+
+    Returns:
+        l or l̇ of the examples of ``order``, shape (m,), and Σ w ∇l or Σ w ∇l̇ = Hθ̇, shape (P,).
+    """
+    hidden, heads = architecture.hidden, architecture.heads
+    sizes = _Sizes(
+        architecture.vocabulary,
+        architecture.context,
+        architecture.layers,
+        hidden,
+        heads,
+        architecture.expansion * hidden,
+        padded(examples.shape[1] - 1),
+        architecture.activation == "gelu",
+        (hidden // heads if architecture.attention_scale == "head" else hidden) ** -0.5,
+    )
+    weights = theta.new_zeros(0) if weights is None else weights.detach().contiguous()
+    values = theta.new_empty(len(order))
+    blocks = max(1, min(BLOCKS, len(order)))
+    rows = parameter_count(architecture) // sizes.hidden if len(weights) else 0
+    totals = theta.new_empty(blocks, rows, padded(sizes.hidden))
+    theta = theta.detach().contiguous()
+    arguments = (
+        theta.numpy(),
+        (theta if direction is None else direction.detach().contiguous()).numpy(),
+        direction is not None,
+        examples.contiguous().numpy(),
+        order.numpy(),
+        weights.numpy(),
+        sizes,
+        values.numpy(),
+        totals.numpy(),
+    )
+    threads = min(get_num_threads(), blocks)
+    if threads == 1:
+        for block in range(blocks):
+            _block(*arguments, block)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(lambda block: _block(*arguments, block), range(blocks)))
+    gradient = torch.zeros_like(theta)
+    if rows:
+        at, total = 0, totals[0]
+        for part in totals[1:]:
+            total += part
+        for name, piece in unpack(architecture, gradient).items():
+            # the kernel has a row of the hidden size for each of the other index
+            turned = piece.T if name.endswith(".in") or name == "out" else piece
+            piece_rows = total[at : at + len(turned), : sizes.hidden]
+            turned.copy_(piece_rows)
+            at += len(turned)
+    return values, gradient
+
+
+@njit(cache=True, nogil=True)
+def _block(
+    theta, direction, dual, examples, order, weights, sizes, values, totals, block
+):  # pragma: no cover - compiled
+    """The share of a block in all examples, its sum in its own of ``totals``."""
+    blocks = len(totals)
+    used, rest = len(weights), len(order) - len(weights)
+    total, buffers = totals[block], _buffers(theta, sizes, dual)
+    total[:] = 0
+    first, last = block * used // blocks, (block + 1) * used // blocks
+    without = used + block * rest // blocks
+    end = used + (block + 1) * rest // blocks
+    n = first
+    while n < end:
+        if n == last:
+            n = without
+            if n == end:
+                break
+        weight = weights[n] if n < used else theta[0]
+        values[n] = _window(
+            theta, direction, dual, examples[order[n]], n < used, weight, sizes, buffers, total
+        )
+        n += 1
+
+
+class _Buffers(NamedTuple):
+    x: np.ndarray  # before each norm, (norms, hidden, m)
+    unit: np.ndarray
+    normed: np.ndarray
+    rate: np.ndarray  # (norms, n)
+    mean: np.ndarray
+    qkv: np.ndarray  # (layers, 3 hidden, m)
+    share: np.ndarray  # (layers, heads, n, n)
+    slope: np.ndarray  # tangents of scores
+    mixed: np.ndarray  # (layers, hidden, m)
+    wide: np.ndarray  # (layers, wide, m)
+    active: np.ndarray
+    bend: np.ndarray  # slopes of the activation, (layers, wide, n)
+    x_bar: np.ndarray  # (hidden, m)
+    y_bar: np.ndarray
+    wide_bar: np.ndarray  # (wide, m)
+    qkv_bar: np.ndarray  # (3 hidden, m)
+    scores: np.ndarray  # (V, m of a chunk)
+    turned: np.ndarray  # (m, hidden)
+    square: np.ndarray  # (m, n)
+    square_turned: np.ndarray
+    sums: np.ndarray  # (4, n)
+
+
+@njit(cache=True)
+def _room(like, layers, rows, columns):  # pragma: no cover - compiled
+    """An array (layers, rows, columns), its rows on cache lines."""
+    size = layers * rows * columns
+    flat = np.zeros(size + 64 // like.itemsize, dtype=like.dtype)
+    start = (-flat.ctypes.data) % 64 // like.itemsize
+    return flat[start : start + size].reshape(layers, rows, columns)
+
+
+@njit(cache=True)
+def _chunk(sizes, m, itemsize):  # pragma: no cover - compiled
+    """Positions at once in the head: as many as keep its scores in the cache."""
+    most = _SCORES // (sizes.vocabulary * itemsize * (m // sizes.columns))
+    return min(sizes.columns, max(COLUMNS, most - most % COLUMNS))
+
+
+@njit(cache=True)
+def _buffers(like, sizes, dual):  # pragma: no cover - compiled
+    n, layers, hidden, wide = sizes.columns, sizes.layers, sizes.hidden, sizes.wide
+    m, norms = (2 * n if dual else n), 2 * layers + 1
+    return _Buffers(
+        _room(like, norms, hidden, m),
+        _room(like, norms, hidden, m),
+        _room(like, norms, hidden, m),
+        _room(like, 1, norms, n)[0],
+        _room(like, 1, norms, n)[0],
+        _room(like, layers, 3 * hidden, m),
+        _room(like, layers, sizes.heads * n, n),
+        _room(like, layers, sizes.heads * n, n),
+        _room(like, layers, hidden, m),
+        _room(like, layers, wide, m),
+        _room(like, layers, wide, m),
+        _room(like, layers, wide, n),
+        _room(like, 1, hidden, m)[0],
+        _room(like, 1, hidden, m)[0],
+        _room(like, 1, wide, m)[0],
+        _room(like, 1, 3 * hidden, m)[0],
+        _room(like, 1, sizes.vocabulary, m // n * _chunk(sizes, m, like.itemsize))[0],
+        _room(like, 1, m, -(-hidden // COLUMNS) * COLUMNS)[0],
+        _room(like, 1, m, n)[0],
+        _room(like, 1, m, n)[0],
+        _room(like, 1, 4, n)[0],
+    )
+
+
+@njit(cache=True)
+def _arrays(flat, layer, sizes):  # pragma: no cover - compiled
+    """The six arrays of a layer, in their order in θ."""
+    hidden, wide = sizes.hidden, sizes.wide
+    a = (_layer_row(layer, sizes) + _NORM_ROWS) * hidden
+    b = a + 3 * hidden * hidden
+    c = b + hidden * hidden
+    d = c + _NORM_ROWS * hidden
+    e = d + wide * hidden
+    return (
+        flat[a - _NORM_ROWS * hidden : a].reshape(_NORM_ROWS, hidden),
+        flat[a:b].reshape(hidden, 3 * hidden),
+        flat[b:c].reshape(hidden, hidden),
+        flat[c:d].reshape(_NORM_ROWS, hidden),
+        flat[d:e].reshape(hidden, wide),
+        flat[e : e + wide * hidden].reshape(wide, hidden),
+    )
+
+
+@njit(cache=True)
+def _last_arrays(flat, sizes):  # pragma: no cover - compiled
+    """The last norm and the output matrix."""
+    hidden = sizes.hidden
+    a = _layer_row(sizes.layers, sizes) * hidden
+    b = a + _NORM_ROWS * hidden
+    last = flat[b : b + hidden * sizes.vocabulary]
+    return flat[a:b].reshape(_NORM_ROWS, hidden), last.reshape(hidden, sizes.vocabulary)
+
+
+@njit(cache=True)
+def _layer_row(layer, sizes):  # pragma: no cover - compiled
+    """Rows of the hidden size before a layer in θ."""
+    each = 2 * _NORM_ROWS + 4 * sizes.hidden + 2 * sizes.wide
+    return sizes.vocabulary + sizes.context + layer * each
+
+
+@njit(cache=True, fastmath=FLAGS)
+def _embed(x, flat, tokens, count, offset, sizes):  # pragma: no cover - compiled
+    hidden = sizes.hidden
+    for i in range(count):
+        token, place = tokens[i] * hidden, (sizes.vocabulary + i) * hidden
+        for a in range(hidden):
+            x[a, offset + i] = flat[token + a] + flat[place + a]
+    x[:, offset + count : offset + sizes.columns] = 0
+
+
+@njit(cache=True)
+def _copy(y, x):  # pragma: no cover - compiled
+    for a in range(len(x)):
+        for i in range(x.shape[1]):
+            y[a, i] = x[a, i]
+
+
+@njit(cache=True, fastmath=FLAGS)
+def _window(
+    theta, direction, dual, tokens, reverse, weight, sizes, room, total
+):  # pragma: no cover - compiled
+    """l or l̇ of one example; where ``reverse``, ``weight`` times its derivative goes to ``total``."""
+    n, heads, gelu = sizes.columns, sizes.heads, sizes.gelu
+    scale = theta.dtype.type(sizes.scale)
+    count = 0
+    for token in tokens[1:]:
+        count += token != PAD
+    _embed(room.x[0], theta, tokens, count, 0, sizes)
+    if dual:
+        _embed(room.x[0], direction, tokens, count, n, sizes)
+    for layer in range(sizes.layers):
+        w, d = _arrays(theta, layer, sizes), _arrays(direction, layer, sizes)
+        k, x, y = 2 * layer, room.x[2 * layer], room.x[2 * layer + 1]
+        norm(x, w[0], d[0], room.unit[k], room.normed[k], room.rate[k], room.mean[k], n, dual)
+        push(room.qkv[layer], w[1], d[1], room.normed[k], n, dual, True)
+        mixed, share, slope = room.mixed[layer], room.share[layer], room.slope[layer]
+        attend(mixed, room.qkv[layer], share, slope, room.square, room.sums, heads, scale, n, dual)
+        _copy(y, x)
+        push(y, w[2], d[2], mixed, n, dual, False)
+        k, x, y = k + 1, y, room.x[2 * layer + 2]
+        norm(x, w[3], d[3], room.unit[k], room.normed[k], room.rate[k], room.mean[k], n, dual)
+        push(room.wide[layer], w[4], d[4], room.normed[k], n, dual, True)
+        activate(room.active[layer], room.bend[layer], room.wide[layer], gelu, n, dual)
+        _copy(y, x)
+        push(y, w[5], d[5], room.active[layer], n, dual, False)
+    k = 2 * sizes.layers
+    x, unit, y, rate, mean = room.x[k], room.unit[k], room.normed[k], room.rate[k], room.mean[k]
+    w_norm, w_out = _last_arrays(theta, sizes)
+    d_norm, d_out = _last_arrays(direction, sizes)
+    norm(x, w_norm, d_norm, unit, y, rate, mean, n, dual)
+    at = _layer_row(sizes.layers, sizes)
+    x_bar, y_bar, turned, sums = room.x_bar, room.y_bar, room.turned, room.sums
+    out, share = total[at + _NORM_ROWS :], weight / theta.dtype.type(count)
+    value = head(
+        y_bar, y, w_out, d_out, tokens[1:], count, room.scores, turned,
+        out, sums, share, reverse, n, dual,
+    )  # fmt: skip
+    if not reverse:
+        return value
+    x_bar[:] = 0
+    norm_back(x_bar, y_bar, x, w_norm, d_norm, unit, rate, mean, total[at:], sums, n, dual)
+    for layer in range(sizes.layers - 1, -1, -1):
+        w, d = _arrays(theta, layer, sizes), _arrays(direction, layer, sizes)
+        hidden, wide = sizes.hidden, sizes.wide
+        a = _layer_row(layer, sizes)
+        b = a + _NORM_ROWS + 3 * hidden
+        c = b + hidden
+        e = c + _NORM_ROWS + wide
+        k = 2 * layer + 1
+        outer(total[e : e + wide], room.active[layer], x_bar, turned)
+        pull(room.wide_bar, w[5], d[5], x_bar, n, dual)
+        activate_back(room.wide_bar, room.bend[layer], room.wide[layer], gelu, n, dual)
+        outer(total[c + _NORM_ROWS : e], room.wide_bar, room.normed[k], turned)
+        pull(y_bar, w[4], d[4], room.wide_bar, n, dual)
+        norm_back(
+            x_bar, y_bar, room.x[k], w[3], d[3], room.unit[k], room.rate[k], room.mean[k],
+            total[c:], sums, n, dual,
+        )  # fmt: skip
+        k -= 1
+        outer(total[b:c], room.mixed[layer], x_bar, turned)
+        pull(y_bar, w[2], d[2], x_bar, n, dual)
+        attend_back(
+            room.qkv_bar, y_bar, room.qkv[layer], room.share[layer], room.slope[layer],
+            room.square, room.square_turned, sums, heads, scale, n, dual,
+        )  # fmt: skip
+        outer(total[a + _NORM_ROWS : b], room.qkv_bar, room.normed[k], turned)
+        pull(y_bar, w[1], d[1], room.qkv_bar, n, dual)
+        norm_back(
+            x_bar, y_bar, room.x[k], w[0], d[0], room.unit[k], room.rate[k], room.mean[k],
+            total[a:], sums, n, dual,
+        )  # fmt: skip
+    transpose(x_bar[:, :n], turned)
+    for i in range(count):
+        token, place, row = total[tokens[i]], total[sizes.vocabulary + i], turned[i]
+        for a in range(sizes.hidden):
+            token[a] += row[a]
+        for a in range(sizes.hidden):
+            place[a] += row[a]
+    return value
