@@ -25,6 +25,7 @@ __all__ = [
     "stories",
     "text_at_hand",
     "text_file",
+    "text_name",
 ]
 
 SEPARATOR = "<|endoftext|>"
@@ -34,6 +35,8 @@ HUB_REVISION = "f54c09fd23315a6f9c86f9dc80f725de7d8f9c64"
 HUB_FILE = "TinyStories-train.txt"
 # As several public repositories give it. It was not checked against the hub by this project.
 HUB_SHA256 = "c5cf5e22ff13614e830afbe61a99fbcbe8bcb7dd72252b989fa1117a368d401f"
+# Corpus.sha256 of files known to be taken from it.
+TINYSTORIES = ("a61af7600bd5b7f14e367de571eceaa23706d2223c7e3664b38bd1d55ef172b7",)
 # All 2 million are far more than any experiment here takes, and minutes of tokenising.
 MOST_STORIES = 50_000
 _INSTRUCTIONS = (
@@ -104,7 +107,7 @@ class Corpus:
     """Stories, and which they are.
 
     Attributes:
-        name: ``"tinystories"``, from the hub; ``"file"``; or ``"grammar"``.
+        name: ``"tinystories"``, from the hub or a file known to be of it; ``"file"``; or ``"grammar"``.
         texts: the stories.
         sha256: of the stories in UTF-8, joined by lines with the separator.
         notice: one line that says what was used, to be shown.
@@ -194,7 +197,12 @@ def text_at_hand() -> str:
 
 def _corpus(name: str, texts: Sequence[str], notice: str) -> Corpus:
     digest = hashlib.sha256(f"\n{SEPARATOR}\n".join(texts).encode()).hexdigest()
-    return Corpus(name, tuple(texts), digest, notice)
+    return Corpus(text_name(name, digest), tuple(texts), digest, notice)
+
+
+def text_name(name: str, sha256: str) -> str:
+    """Which text it is, by its digest where that is known, else as it was called."""
+    return "tinystories" if sha256 in TINYSTORIES else name
 
 
 def download_tinystories(*, cached_only: bool = False, sha256: str = HUB_SHA256) -> Path | None:

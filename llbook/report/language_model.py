@@ -14,6 +14,7 @@ import numpy as np
 from IPython.display import HTML
 from numpy.typing import NDArray
 
+from llbook.data.stories import text_name
 from llbook.report import paper
 from llbook.report.numbers import number, per_cent, spread, values
 from llbook.report.verdicts import (
@@ -33,6 +34,7 @@ __all__ = [
     "setting_label",
     "stories_table",
     "study_rows",
+    "text_of",
     "used_examples",
     "verdicts",
 ]
@@ -138,7 +140,7 @@ def _column(runs: Sequence[Run]) -> list[str]:
         return "none" if np.isnan(mean) else f"{100 * mean:.0f}%"
 
     names = {"tinystories": "TinyStories", "file": "a file"}
-    corpus = runs[0].config["corpus_name"]
+    corpus = text_of(runs[0])
     return [
         setting_label(runs),
         names.get(corpus, corpus),
@@ -165,7 +167,7 @@ def corpus_notice(run: Run) -> str:
     """
     config = run.config
     origin = f"{config['corpus_stories']:,} stories, SHA-256 `{config['corpus_sha256'][:12]}…`"
-    match config["corpus_name"]:
+    match text_of(run):
         case "grammar":
             return (
                 f"**Not TinyStories**: the text of this run was made by the small story grammar that comes "
@@ -179,6 +181,11 @@ def corpus_notice(run: Run) -> str:
             return f"The text of this run is a local file of stories ({origin})."
         case other:
             raise ValueError(f"corpus_name: got {other!r}; expected grammar, tinystories or file")
+
+
+def text_of(run: Run) -> str:
+    """The text a run was made from: ``"tinystories"``, ``"file"`` or ``"grammar"``."""
+    return text_name(run.config["corpus_name"], run.config["corpus_sha256"])
 
 
 def used_examples(run: Arrays, count: int = 4) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 from IPython.display import HTML
 from numpy.typing import NDArray
 
+from llbook.data.stories import text_name
 from llbook.experiments.experiment import registry
 from llbook.experiments.perceptron import PerceptronConfig
 from llbook.parameters import Parameters
@@ -42,7 +43,8 @@ def small_print(run: Run, notebook: str, usual: Parameters | None = None) -> HTM
     own = {name: value for name, value in run.config.items() if name in defaults}
     line = provenance_line(replace(run, config=own), notebook, defaults)
     if name := run.config.get("corpus_name"):
-        line += f" · text: {name}, SHA-256 {run.config['corpus_sha256'][:12]}"
+        digest = run.config["corpus_sha256"]
+        line += f" · text: {text_name(name, digest)}, SHA-256 {digest[:12]}"
     return HTML(f'<p class="provenance">{escape(line)}</p>')
 
 
