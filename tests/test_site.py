@@ -56,6 +56,27 @@ FAULTS = r"""async () => {
 }"""
 
 
+# Height of code within the first screen, height of the page, and what is cut off at the right
+READING = r"""async () => {
+  if (window.MathJax?.startup) await MathJax.startup.promise;
+  for (const image of document.images) image.loading = 'eager';
+  await Promise.all([...document.images].map(image => image.decode().catch(() => {})));
+  const code = 'article :is(div.cell_input, div.highlight, details.hide)';
+  let shown = 0;
+  for (const block of document.querySelectorAll(code)) {
+    if (block.parentElement.closest(code) || !block.checkVisibility()) continue;
+    const {top, bottom} = block.getBoundingClientRect();
+    shown += Math.max(0, Math.min(900, bottom) - Math.max(0, top));
+  }
+  const height = document.documentElement.scrollHeight;
+  document.querySelectorAll('details').forEach(part => part.open = true);
+  const cut = [...document.querySelectorAll('article :is(pre, div.highlight, .cell_output > .output)')]
+    .filter(block => block.scrollWidth > block.clientWidth + 1)
+    .map(block => block.textContent.slice(0, 80));
+  return [shown, height, cut];
+}"""
+
+
 @pytest.fixture
 def tab(chromium):
     """An empty tab that keeps in ``tab.heard`` what went wrong in it."""
@@ -108,6 +129,38 @@ def test_page_is_complete_without_a_network_and_accessible(book, tab, name):
     tab.evaluate("document.documentElement.dataset.theme = 'dark'")
     assert axe(tab, rules=["color-contrast"]) == []
     assert tab.heard == []
+
+
+@pytest.mark.parametrize("name", pages(ROOT))
+def test_page_receives_its_reader(book, tab, name):
+    """No wall of code before the subject, nothing cut off at the right, an end in sight."""
+    tab.goto((book / "html" / f"{name}.html").as_uri())
+    code, height, cut = tab.evaluate(READING)
+    assert cut == []
+    if name != "guide":  # which is about commands
+        assert code <= 120
+    if name != "reference":
+        assert height <= 14_000
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_page_begins_with_its_answer(book, name):
+    """Before the first section or picture: a number of a run, and no parameters."""
+    page = (book / "html" / f"{name}.html").read_text(encoding="utf-8")
+    article = page[page.index("<h1>") :]
+    opening = article[: min(article.find(mark) % len(article) for mark in ("<h2>", "<figure"))]
+    assert "Parameters of this page" not in opening
+    assert "Show code cell" not in opening
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_run_is_described_once(book, name):
+    page = (book / "html" / f"{name}.html").read_text(encoding="utf-8")
+    lines = re.findall(r'<p class="provenance">(.*?)</p>', page, re.DOTALL)
+    assert len(lines) == len(set(lines))
+    assert len(lines) == len(re.findall(rf'<li id="run-{name}-\d+">', page))
+    for mark in re.findall(rf'href="#(run-{name}-\d+)"', page):
+        assert f'<li id="{mark}">' in page
 
 
 @pytest.mark.parametrize("name", pages(ROOT))
@@ -244,6 +297,12 @@ def test_figures_have_their_data_beside_them(book):
             assert rows
             assert rows[0].keys() == {"panel", "x_axis", "y_axis", "series", "x", "y"}
             found += 1
+        for figure, tools in re.findall(
+            r'<figure [^>]*id="(fig-[^"]+)"(.*?)</details>', page, re.DOTALL
+        ):
+            assert f'href="_images/{figure}.svg"' in tools
+            assert f'download="{figure}.svg"' in tools
+            assert "<summary>Source</summary>" in tools
     assert found >= len(NOTEBOOKS)
 
 

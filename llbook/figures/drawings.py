@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import seaborn as sns
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from numpy.typing import NDArray
 
 from llbook.figures import style
 
-__all__ = ["area_under_the_curve", "growth", "projection", "unrolled_training"]
+__all__ = ["area_under_the_curve", "growth", "projection", "unrolled_training", "verdicts"]
 
 
 def area_under_the_curve(old: NDArray[Any], new: NDArray[Any], ratios: Sequence[float]) -> Figure:
@@ -144,6 +146,48 @@ def projection(points: NDArray[Any], projected: NDArray[Any]) -> Figure:
     axes.margins(0.14)
     axes.axis("off")
     figure.legend(loc="outside upper center", ncols=2)
+    return figure
+
+
+def verdicts(parts: Mapping[str, Sequence[str]], marks: Mapping[str, str]) -> Figure:
+    """How many items of each part have which verdict, as bars of marked squares.
+
+    Args:
+        parts: part → the verdict of each of its items.
+        marks: verdict → mark, in the order of the bars' pieces.
+    """
+    figure, axes = style.subplots(figsize=(7.6, 0.5 * len(parts) + 1.3))
+    colors = dict(zip(marks, sns.color_palette("viridis", len(marks)).as_hex()[::-1], strict=True))
+    starts = dict.fromkeys(parts, 0)
+    for verdict, mark in marks.items():
+        counts = {part: list(given).count(verdict) for part, given in parts.items()}
+        if not any(counts.values()):
+            continue
+        axes.barh(
+            list(parts),
+            list(counts.values()),
+            left=list(starts.values()),
+            color=colors[verdict],
+            edgecolor="#ffffff",
+            label=f"{mark} {verdict}",
+        )
+        for part, count in counts.items():
+            if count:
+                red, green, blue = to_rgb(colors[verdict])
+                axes.text(
+                    starts[part] + count / 2,
+                    part,
+                    f"{mark} {count}",
+                    ha="center",
+                    va="center",
+                    fontsize=9.5,
+                    color="#000000" if red + green + blue > 1.3 else "#ffffff",
+                )
+            starts[part] += count
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set(xlabel="items")
+    figure.legend(loc="outside upper center", ncols=3)
     return figure
 
 

@@ -21,7 +21,8 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any] | Callable[[], dict[str, Any]]]] 
     "smoke": {
         "intro": {"size": 64, "dimension": 8, "desired_size": 64, "steps": 40, "epochs": 12},
         "objective": {"size": 64, "steps": 40},
-        "compression": {"story_count": 12, "label_count": 256},
+        "compression": {"story_count": 12},
+        "compressors": {"story_count": 12, "label_count": 256},
         "optimal_policy": {"size": 64, "dimension": 8, "steps": 30},
         "gradient_flow": {"halvings": 4},
         "learning_law": {
@@ -38,7 +39,8 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any] | Callable[[], dict[str, Any]]]] 
             "intervals": 24,
             "removals": 30,
         },
-        "singular_arcs": {"intervals": 40, "finest": 96},
+        "singular_arcs": {"intervals": 40},
+        "shared_arcs": {"intervals": 40, "finest": 96},
         "small_steps": {
             "size": 6,
             "dimension": 3,
@@ -63,6 +65,7 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any] | Callable[[], dict[str, Any]]]] 
             "step_size": 5e-4,
             "measure_every": 2,
         },
+        "perceptron_records": {"size": 128, "dimension": 16, "steps": 60},
         "near_optimal": {
             "size": 48,
             "dimension": 4,

@@ -36,6 +36,7 @@ from llbook.publish.executor import LIBRARIES, execute_all
 from llbook.publish.extension import repository
 from llbook.publish.kernel import ANSI, Settings
 from llbook.publish.notebooks import is_notebook, published
+from llbook.publish.reading import arrange
 from llbook.runs.files import locked, write_json
 from llbook.runs.provenance import cores, device_kind, provenance
 
@@ -179,11 +180,8 @@ def _stage(
     for name in documents:
         (stage / name).parent.mkdir(parents=True, exist_ok=True)
         if name in notebooks:
-            notebook = published(build_folder / "notebooks" / f"{name}.ipynb", name)
-            for cell in notebook.cells:
-                if cell.cell_type == "markdown":
-                    cell.source = _staged_links(cell.source, name, notebooks)
-            _offer_figure_data(notebook, name, stage)
+            notebook = _linked(build_folder, name, notebooks)
+            arrange(notebook, name, stage)
             nbformat.write(notebook, stage / f"{name}.ipynb")
         else:
             text = (source / f"{name}.md").read_text(encoding="utf-8")
@@ -214,6 +212,15 @@ def _reading_key(root: Path, stage: Path, documents: list[str]) -> str:
     return total.hexdigest()
 
 
+def _linked(build_folder: Path, name: str, notebooks: list[str]) -> nbformat.NotebookNode:
+    """An executed notebook whose links lead to what is published."""
+    notebook = published(build_folder / "notebooks" / f"{name}.ipynb", name)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _staged_links(cell.source, name, notebooks)
+    return notebook
+
+
 def _staged_links(text: str, document: str, notebooks: list[str]) -> str:
     """Links between the sources name ``X.md``; what is staged of a notebook is ``X.ipynb``."""
 
@@ -223,29 +230,6 @@ def _staged_links(text: str, document: str, notebooks: list[str]) -> str:
         return f"]({match['path']}.{suffix}{match['rest']})"
 
     return _LINK.sub(staged, text)
-
-
-def _offer_figure_data(notebook: nbformat.NotebookNode, name: str, stage: Path) -> None:
-    """Move the numbers of figures from the outputs into CSV files, with a link under each."""
-    cells = []
-    for cell in notebook.cells:
-        cells.append(cell)
-        if cell.cell_type != "code":
-            continue
-        tables = [
-            output.data.pop("text/csv")
-            for output in cell.outputs
-            if "text/csv" in output.get("data", {})
-        ]
-        for number, text in enumerate(tables, 1):
-            title = cell.metadata.get("mystnb", {}).get("figure", {}).get("name", "")
-            file = stage / "_data" / name / f"{title or cell.id}{f'-{number}' * (number > 1)}.csv"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8")
-            address = f"/{file.relative_to(stage).as_posix()}"
-            link = f"{{.figure-data}}\n{{download}}`Data of this figure (CSV) <{address}>`"
-            cells.append(nbformat.v4.new_markdown_cell(link, id=f"data-{number}-{cell.id}"[:64]))
-    notebook.cells = cells
 
 
 def launch_notebooks(
@@ -320,6 +304,8 @@ def _make_site(
         _trim_mathjax(built / "_static" / "mathjax")
         for name in notebooks:
             shutil.copyfile(root / "book" / f"{name}.md", built / "_sources" / f"{name}.md")
+            offered = _linked(build_folder, name, notebooks)
+            nbformat.write(offered, built / "_sources" / f"{name}.ipynb")
         if url := repository():
             revision = os.environ.get("LLBOOK_REVISION")
             unexecuted = build_folder / "notebooks-src"

@@ -7,6 +7,7 @@ together, stands beside it. A verdict of runs below the paper's scale says so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -39,6 +40,7 @@ from llbook.runs.run import Run
 __all__ = [
     "Code",
     "CompanionConfig",
+    "anchor",
     "claims",
     "code",
     "entries_table",
@@ -48,6 +50,7 @@ __all__ = [
     "largest",
     "laws",
     "records_table",
+    "rows_of_figures",
     "statements_table",
     "summary",
 ]
@@ -100,11 +103,28 @@ class CompanionConfig(Parameters):
 
 def statements_table() -> str:
     """:data:`STATEMENTS` as a MyST table."""
-    rows = [(paper.ITEMS[key], text) for key, text in STATEMENTS.items()]
+    rows = [(key, paper.ITEMS[key], text) for key, text in STATEMENTS.items()]
     return table(
         ["item", "in the book", "the paper", "here"],
-        [[item.title, item.place, item.printed, text] for item, text in rows],
+        [
+            [f'<span id="{anchor(key)}">{item.title}</span>', item.place, item.printed, text]
+            for key, item, text in rows
+        ],
     )
+
+
+def anchor(key: str) -> str:
+    """The id of an item's row on the companion page."""
+    return f"item-{key.lower().replace('.', '-')}"
+
+
+def rows_of_figures() -> dict[str, str]:
+    """Name of a figure → the id of the row that speaks of it."""
+    return {
+        name: anchor(key)
+        for key, item in paper.ITEMS.items()
+        for name in re.findall(r"{numref}`([\w-]+)`", item.place)
+    }
 
 
 def entries_table(found: Sequence[Verdict]) -> str:
@@ -113,7 +133,8 @@ def entries_table(found: Sequence[Verdict]) -> str:
     for verdict in found:
         item = paper.ITEMS[verdict.key]
         word = f"{MARKS[verdict.word]} {verdict.word}"
-        rows.append([item.title, item.place, item.printed, verdict.ours, word])
+        title = f'<span id="{anchor(verdict.key)}">{item.title}</span>'
+        rows.append([title, item.place, item.printed, verdict.ours, word])
     return table(["item", "in the book", "the paper", "the companion", "verdict"], rows)
 
 

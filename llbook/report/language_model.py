@@ -31,6 +31,7 @@ __all__ = [
     "comparison",
     "corpus_notice",
     "gain_sentence",
+    "preference",
     "setting_label",
     "stories_table",
     "study_rows",
@@ -46,6 +47,35 @@ def verdicts(runs: Sequence[Arrays]) -> list[Verdict]:
     """Figures 4b to 10b held against runs of one setting, by the rules of
     :func:`~llbook.report.verdicts.figure_verdicts`."""
     return figure_verdicts("b", paper.LANGUAGE_MODEL, runs)
+
+
+def preference(run: Arrays) -> str:
+    """What the last policy does with perturbed examples, in a sentence chosen by the numbers."""
+    spoilt = run["perturbed"].astype(bool)
+    if not spoilt.any() or spoilt.all():
+        return "All training examples are of one kind here, so there is nothing to prefer."
+    share, weight = 1 - spoilt.mean(), run["clean_weight"][-1]
+    if weight.mean() > share + 0.02:
+        verdict = "The policy **prefers the unperturbed examples**"
+    elif weight.mean() < share - 0.02:
+        verdict = "The policy **prefers the perturbed examples**"
+    else:
+        verdict = (
+            "The policy **hardly tells the two kinds apart** (by less than two percentage points)"
+        )
+    text = (
+        f"{verdict}: they carry {100 * weight.mean():.1f}% of the weight, averaged over the steps, "
+        f"against a share of {100 * share:.1f}%, and more than their share at "
+        f"{100 * np.mean(weight > share):.0f}% of the steps."
+    )
+    edits, used = run["edits"][spoilt], run["example_weight"][spoilt]
+    if np.ptp(edits) and np.ptp(used):
+        inside = np.corrcoef(edits, used)[0, 1]
+        text += (
+            " Among the perturbed examples alone, weight and edit distance have a correlation of "
+            f"{inside:.2f}."
+        ).replace("-", "−")
+    return text
 
 
 def gain_sentence(runs: Sequence[Arrays]) -> str:

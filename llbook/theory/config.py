@@ -10,6 +10,7 @@ __all__ = [
     "FirstOrderPointsConfig",
     "GradientFlowConfig",
     "MaximumPrincipleConfig",
+    "SharedArcsConfig",
     "SingularArcsConfig",
     "SmallStepsConfig",
 ]
@@ -45,11 +46,16 @@ class MaximumPrincipleConfig(Parameters):
 
 
 class SingularArcsConfig(Parameters):
-    """The chapter on shared arcs; the defaults are those of `laptop`."""
+    """The chapter on the law's remainder; the defaults are those of `laptop`."""
 
     intervals: int = Field(60, ge=12, le=240, multiple_of=2, description="M, intervals of a policy")
-    finest: int = Field(64, ge=8, le=256, description="pieces of an interval for rotations")
     iterations: int = Field(6000, ge=1, le=10**6, description="gradients a solution may cost")
+
+
+class SharedArcsConfig(SingularArcsConfig):
+    """The chapter on shared arcs."""
+
+    finest: int = Field(64, ge=8, le=256, description="pieces of an interval for rotations")
 
 
 class _SmallPerceptron(Parameters):
