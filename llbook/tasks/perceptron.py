@@ -101,6 +101,10 @@ class Perceptron(Task):
         signed = self.training.signed
         return -torch.sigmoid(-(signed @ theta))[:, None] * signed
 
+    def gradient(self, theta: Tensor, weights: Tensor) -> Tensor:
+        signed = self.training.signed
+        return signed.T @ (weights * torch.sigmoid(-(signed @ theta))).neg_()
+
     def mean_gradient(self, theta: Tensor, examples: SignedInputs) -> tuple[Tensor, Tensor]:
         losses, slopes = self._trajectory_values(theta[None], examples)
         return losses[0], slopes[0]
@@ -108,6 +112,14 @@ class Perceptron(Task):
     def directional_derivatives(self, theta: Tensor, direction: Tensor) -> Tensor:
         signed = self.training.signed
         return -torch.sigmoid(-(signed @ theta)) * (signed @ direction)
+
+    def costate_products(
+        self, theta: Tensor, weights: Tensor, costate: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        signed = self.training.signed
+        pull = torch.sigmoid(-(signed @ theta))
+        products = -pull * (signed @ costate)
+        return products, signed.T @ (weights * (pull - 1) * products)
 
     # Rows go through in blocks: the intermediate (rows, n) matrices stay in the
     # cache, and a long trajectory costs no more memory than a short one.
