@@ -278,12 +278,43 @@ def _map(policy: Tensor) -> np.ndarray:
     return torch.stack([piece.mean(1) for piece in pieces], 1).float().numpy()
 
 
+_SEEDS = (0, 1, 2)
+_STATIC = "tracin,influence,pds-one-sweep,pds"
+_LOSSES = "hardest,easiest,self-paced,rho"
+_FULL = {
+    "size": 4096,
+    "steps": 2000,
+    "epochs": 0,  # the best known are records of the perceptron
+    "methods": f"{_LOSSES},grad-match,greedy,controller,{_STATIC},metagradient,groups,look-ahead-5",
+}
+
 SELECTION = _SelectionExperiment(
     name="selection",
     config=SelectionConfig,
     build=build_task,
     measure=Collector,
     libraries=("scipy",),  # least squares of gradient matching, ranks
+    sweeps={
+        "seeds": [
+            {"studies": True, "best_starts": 3, "label_noise": noise, "seed": seed}
+            for noise in (0.0, 0.2)
+            for seed in _SEEDS
+        ],
+        "paper": [
+            _FULL | {"initialisation": "normal", "desired_size": 4096, "label_noise": 0.0},
+            _FULL | {"initialisation": "linear", "desired_size": 512, "label_noise": 0.2},
+        ],
+        "greed": [
+            {"methods": "greedy", "label_noise": noise, "seed": seed}
+            for noise in (0.0, 0.03, 0.1, 0.2, 0.3)
+            for seed in _SEEDS
+        ],
+        "one-weight": [
+            {"methods": _STATIC, "label_noise": 0.2, "desired_size": size, "seed": seed}
+            for size in (512, 4096)
+            for seed in _SEEDS
+        ],
+    },
     code=(
         *(*PERCEPTRON.code, "llbook.selection", "llbook.theory.influence"),
         *("llbook.theory.flows", "llbook.tasks.least_squares"),

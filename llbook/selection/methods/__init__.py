@@ -64,7 +64,7 @@ METHODS: dict[str, Method] = {
     "groups": Method(Groups, "rate", RATES),
     **{
         f"look-ahead-{horizon or 'all'}": Method(
-            partial(LookAhead, horizon=horizon), "share", SHARES
+            partial(LookAhead, horizon=horizon), "share", SHARES[:4]
         )
         for horizon in HORIZONS
     },
