@@ -2,8 +2,7 @@
 
     min_{w ≥ 0} ‖Σ_n w_n ∇l_n(θ_t) - ∇L_dsr(θ_t)‖² + λ‖w‖²,   γ = w / Σ w
 
-Source: Killamsetty et al., *GRAD-MATCH* (arXiv 2103.00123), Eq. 3 by orthogonal matching pursuit
-(Algorithm 2), with the gradient of held-out examples for its target, anew every
+Source: Killamsetty et al., *GRAD-MATCH* (arXiv 2103.00123), by orthogonal matching pursuit, with the gradient of held-out examples for its target, anew every
 :data:`EVERY` steps. Deviations: weights are not negative within the pursuit, by non-negative least squares; all
 parameters take part, not the last layer; the scale of w is lost, as Σ γ = 1. Cost: each time one
 backward pass without a sum, and two passes over the desired set.

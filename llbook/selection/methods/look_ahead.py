@@ -6,7 +6,7 @@ The states ahead are those of a training that goes on greedily, by CT on the top
 :data:`BASE_SHARE`; a new one is made after a fifth of the steps that the last one saw. The method
 is rollout, with greedy for its base policy: it improves on a costate that does not know what it
 will choose itself, where the maximum principle has the costate of the policy that is chosen. Source: Bertsekas,
-*Dynamic Programming and Optimal Control*, vol. I (4th ed., 2017), §6.4. Cost: one
+*Dynamic Programming and Optimal Control*, vol. I, on rollout. Cost: one
 tangent pass a step, and for every look ahead of h steps 7h passes and 4h over the desired set:
 about 6 gradient evaluations in all, whatever h ≥ 5 is, where K is small beside N.
 """

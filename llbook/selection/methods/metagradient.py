@@ -2,8 +2,8 @@
 
     c ← max(c - sign(∂L_dsr(θ_T)/∂c) ∘ m, 0),   γ = c / Σ c for all steps
 
-Source: Engstrom et al., *Optimizing ML Training with Metagradient Descent* (arXiv 2503.13751), §4.1.
-It descends the final loss, not the area under the curve. Deviation: m marks the share with the
+Source: Engstrom et al., *Optimizing ML Training with Metagradient Descent* (arXiv 2503.13751), where it
+selects data. It descends the final loss, not the area under the curve. Deviation: m marks the share with the
 largest metagradients, where theirs is drawn at random; the gradient is exact to rounding, as the
 trajectory is kept, not replayed. Cost: a gradient evaluation an outer step.
 """

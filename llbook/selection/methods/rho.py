@@ -3,7 +3,7 @@
     γ on top-k of l_n(θ_t) - l_n(θ_ref),   θ_ref trained on held-out examples
 
 Source: Mindermann et al., *Prioritized Training on Points that are Learnable, Worth Learning, and
-Not Yet Learnt* (arXiv 2206.07137), Eq. 3. The held-out examples are the desired ones: the reference
+Not Yet Learnt* (arXiv 2206.07137). The held-out examples are the desired ones: the reference
 is trained on them for as many steps, from the same θ_0 at the same η. Deviations: it chooses within
 all examples, not within a large batch; the reference is as large as the model. Cost: 2K/N passes a
 step for the reference, one forward pass in all, and none beside the training's own.

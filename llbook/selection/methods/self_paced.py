@@ -3,7 +3,7 @@
     γ_n ∝ 1[l_n(θ_t) < τ_t],   τ_t rising
 
 Source: Kumar, Packer and Koller, *Self-Paced Learning for Latent Variable Models* (NeurIPS 2010),
-Eq. 4 with v in closed form. Deviation: τ_t is that quantile of the losses of step t that rises
+with its v in closed form. Deviation: τ_t is that quantile of the losses of step t that rises
 linearly from a tenth to all examples, in the place of a factor on τ a round. Cost: no pass beside
 the training's own.
 """

@@ -3,7 +3,7 @@
     s_n = Σ_t η ∇L_dsr(θ_t)·∇l_n(θ_t) over the conventional training; γ on top-k of s, for all steps
 
 Source: Pruthi et al., *Estimating Training Data Influence by Tracing Gradient Descent*
-(arXiv 2002.08484), Eq. 1 with every step as a checkpoint. Cost: a training first, with one tangent
+(arXiv 2002.08484), TracInCP with every step as a checkpoint. Cost: a training first, with one tangent
 pass and two passes over the desired set at each of its steps; then none beside the training's own.
 """
 
