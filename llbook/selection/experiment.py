@@ -278,15 +278,12 @@ def _map(policy: Tensor) -> np.ndarray:
     return torch.stack([piece.mean(1) for piece in pieces], 1).float().numpy()
 
 
-_SEEDS = (0, 1, 2)
+_SEEDS = (0, 1)
 _STATIC = "tracin,influence,pds-one-sweep,pds"
 _LOSSES = "hardest,easiest,self-paced,rho"
-_FULL = {
-    "size": 4096,
-    "steps": 2000,
-    "epochs": 0,  # the best known are records of the perceptron
-    "methods": f"{_LOSSES},grad-match,greedy,controller,{_STATIC},metagradient,groups,look-ahead-5",
-}
+_ONLINE = "hardest,rho,grad-match,greedy,controller,groups,look-ahead-5"
+# at the paper's scale; the best known policies are records of the perceptron
+_FULL = {"size": 4096, "steps": 2000, "epochs": 0}
 
 SELECTION = _SelectionExperiment(
     name="selection",
@@ -296,23 +293,34 @@ SELECTION = _SelectionExperiment(
     libraries=("scipy",),  # least squares of gradient matching, ranks
     sweeps={
         "seeds": [
-            {"studies": True, "best_starts": 3, "label_noise": noise, "seed": seed}
-            for noise in (0.0, 0.2)
+            {
+                "methods": f"{_ONLINE},{_STATIC}",
+                "studies": True,
+                "label_noise": noise,
+                "seed": seed,
+            }
             for seed in _SEEDS
-        ],
-        "paper": [
-            _FULL | {"initialisation": "normal", "desired_size": 4096, "label_noise": 0.0},
-            _FULL | {"initialisation": "linear", "desired_size": 512, "label_noise": 0.2},
+            for noise in (0.0, 0.2)
         ],
         "greed": [
             {"methods": "greedy", "label_noise": noise, "seed": seed}
-            for noise in (0.0, 0.03, 0.1, 0.2, 0.3)
+            for seed in _SEEDS
+            for noise in (0.03, 0.1, 0.3)
+        ],
+        "few-desired": [
+            {"methods": _STATIC, "label_noise": 0.2, "desired_size": 512, "seed": seed}
             for seed in _SEEDS
         ],
-        "one-weight": [
-            {"methods": _STATIC, "label_noise": 0.2, "desired_size": size, "seed": seed}
-            for size in (512, 4096)
-            for seed in _SEEDS
+        "paper": [
+            _FULL
+            | {
+                "methods": f"{_LOSSES},grad-match,greedy,controller,{_STATIC},metagradient,groups,look-ahead-5"
+            }
+        ],
+        "paper-noise": [
+            _FULL
+            | {"initialisation": "linear", "desired_size": 512, "label_noise": 0.2}
+            | {"methods": "hardest,rho,greedy,controller,tracin,pds-one-sweep"}
         ],
     },
     code=(

@@ -10,7 +10,6 @@ this book, is a training and its backward sweep: :data:`PASSES` passes a step.
 from __future__ import annotations
 
 import copy
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -225,7 +224,7 @@ def _checked(selector: Selector, step: int, weights: Tensor, like: Tensor, size:
     if not bool(torch.isfinite(weights).all()):
         first = int((~torch.isfinite(weights)).nonzero()[0])
         raise SelectionError(f"{who} weight {float(weights[first])} of example {first}")
-    least, total = float(weights.min()), math.fsum(weights.tolist())
+    least, total = float(weights.min()), float(weights.double().sum())
     slack = 1e-4 if weights.dtype == torch.float32 else 1e-9
     if least < 0 or abs(total - 1) > slack:
         raise SelectionError(
