@@ -6,13 +6,18 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from conftest import run_llbook
 
 from llbook.experiments.perceptron import PerceptronConfig, build_task
+from llbook.figures import selection as figures
+from llbook.figures import style
 from llbook.measures.law import future_contributions
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.starts import greedy, static
 from llbook.parameters import ParameterError
+from llbook.report import selection as report
+from llbook.runs.run import Run
 from llbook.selection import experiment, studies
 from llbook.selection.experiment import BEST, ORDER, SELECTION, TOTALS, SelectionConfig
 from llbook.selection.methods import METHODS, Method
@@ -346,3 +351,54 @@ def test_parameters_are_checked():
     with pytest.raises(ParameterError, match="studies: got true with epochs = 0"):
         SelectionConfig.from_flat({"studies": True, "epochs": 0})
     assert SelectionConfig().names() == list(METHODS)
+
+
+def test_shares_of_the_attainable_gain():
+    areas = np.array([[4.0, 3, 5, 2], [4, 2, 4, 0]])
+    np.testing.assert_allclose(
+        report.attained(areas, areas[:, 3]), [[0, 0.5, -0.5, 1], [0, 0.5, 0, 1]]
+    )
+    assert report.percent([0.5, -0.25]) == "12% (−25 to 50)"
+    assert report.percent([math.nan]) == "–"
+    chosen = {"methods": "rho, greedy", "studies": False}
+    config = {"selection": chosen, "search": {"epochs": 9}}
+    swept = Run("x", "selection-x", config, {}, {"course_auc": areas})
+    shares = report.shares_over(swept, np.array([True, False]))
+    assert {name: values.tolist() for name, values in shares.items()} == {
+        "uniform": [0],
+        "rho": [0.5],
+        "greedy": [-0.5],
+        BEST: [1],
+    }
+    given = report.shares_over(swept, np.array([False, True]), best=[2])
+    assert given["rho"].tolist() == [1]
+
+
+def test_figures_show_what_they_are_given():
+    shown = style.shown_data(
+        figures.gain_against_cost(
+            ["good", "harmful"], np.array([1.0, 2]), np.array([0.5, -3]), np.array([0.6, -2])
+        )
+    )
+    assert "test,1,0.5" in shown and "desired,1,0.6" in shown and "test,2,-0.2" in shown
+    curves = {"uniform": np.array([4.0, 2, 2]), "half": np.array([4.0, 1, 1])}
+    assert "line 2,2,0.5" in style.shown_data(figures.areas(np.arange(3), curves))
+    ahead = figures.look_ahead(["greedy", "1"], {"test": np.array([0.25, 0.75])})
+    assert "test,1,0.75" in style.shown_data(ahead)
+    greed = figures.price_of_greed(np.array([0, 0, 0.1]), np.array([1, 2, 3.0]), np.ones(3))
+    assert "mean,0,1.5" in style.shown_data(greed)
+    maps = figures.weight_maps({"one": np.ones((4, 6)), "other": np.zeros((4, 6))}, 12)
+    assert [axes.get_title() for axes in maps.axes[:2]] == ["one", "other"]
+
+
+def test_labels_of_near_points_are_apart():
+    heights = figures._apart(np.array([1.0, 1, 100]), np.array([0.5, 0.49, 0.5]), 0.1)
+    np.testing.assert_allclose(heights, [0.5, 0.4, 0.5])
+
+
+def test_the_page_with_two_methods(tmp_path):
+    options = ("--profile", "smoke", "-p", "methods=greedy,rho", "-p", "label_noise=0.2")
+    done = run_llbook("run", "selection", *options, build=tmp_path / "build")
+    assert done.returncode == 0, done.stderr
+    bad = run_llbook("run", "selection", "-p", "methods=gredy", build=tmp_path / "build")
+    assert bad.returncode == 2 and "did you mean 'greedy'" in bad.stderr

@@ -27,11 +27,13 @@ def gain_against_cost(names: Sequence[str], costs: Array, test: Array, desired: 
         names: of the methods, R.
         costs: in gradient evaluations, shape (R,).
         test, desired: shares on the test and on the desired examples, shape (R,); those below
-            -0.2 are drawn there, with their value.
+            -0.2 are drawn there, one under the other, with their value.
     """
     figure, axes = style.subplots(figsize=(8.6, 5.4))
-    shown = np.maximum(test, _FLOOR)
-    axes.plot(costs, np.maximum(desired, _FLOOR), "o", mfc="none", color="C0", label="desired")
+    below = test < _FLOOR
+    shown = np.where(below, _FLOOR - 0.06 * (np.cumsum(below) - 1), test)
+    left_out = np.where(below | (desired < _FLOOR), np.nan, desired)
+    axes.plot(costs, left_out, "o", mfc="none", color="C0", label="desired")
     axes.plot(costs, shown, "D", color="C0", markersize=5, label="test")
     for name, x, y, at in zip(names, costs, _apart(costs, shown, 0.045), test, strict=True):
         text = name if at >= _FLOOR else f"{name} ({at:.1f})"
@@ -73,8 +75,9 @@ def areas(steps: Array, curves: Mapping[str, Array]) -> Figure:
         width = np.diff(steps)
         right.plot(steps[1:], np.cumsum(curve[1:] * width) / np.cumsum(usual[1:] * width), **look)
     left.set(xlabel="step t", ylabel="test loss (nats)", yscale="log", xscale="symlog")
+    left.set_xlim(left=0)
     right.set(xlabel="step t", ylabel="area up to t, over conventional", xscale="log")
-    right.set_ylim(0, 1.5)
+    right.set_ylim(bottom=0)
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
@@ -119,24 +122,15 @@ def look_ahead(horizons: Sequence[str], shares: Mapping[str, Array]) -> Figure:
 
     Args:
         horizons: in words, H of them.
-        shares: what a line is called → shares, shape (H,) or, with a range over seeds, (seeds, H).
+        shares: what a line is called → shares, shape (H,).
     """
     figure, axes = style.subplots()
     places = np.arange(len(horizons))
     for number, (name, values) in enumerate(shares.items()):
-        rows = np.atleast_2d(values)
-        mean = rows.mean(0)
-        ends = [mean - rows.min(0), rows.max(0) - mean]
-        axes.errorbar(
-            *(places, mean),
-            yerr=ends,
-            label=name,
-            marker="osD^"[number % 4],
-            linestyle=_DASHES[number % len(_DASHES)],
-            capsize=3,
-        )
+        look = {"marker": "osD^"[number % 4], "linestyle": _DASHES[number % len(_DASHES)]}
+        axes.plot(places, values, label=name, **look)
     axes.set_xticks(places, list(horizons))
-    axes.set(xlabel="look-ahead h (steps)", ylabel="share of the attainable gain (test)")
+    axes.set(xlabel="look-ahead h (steps)", ylabel="share of the attainable gain")
     axes.legend()
     return figure
 
