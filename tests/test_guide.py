@@ -25,6 +25,9 @@ SMALLER = {
     "build/notebooks-src/": "$LLBOOK_BUILD/notebooks-src/",
     "-p epochs 50": "-p epochs 2 -p size 32 -p steps 9 -p dimension 4 -p measure_every 1",
     "seed=0..9": "seed=0..1",
+    '"size": 1024,': '"size": 64, "dimension": 8, "desired_size": 64,',
+    "task, 500, epochs=200": "task, 20, epochs=14",
+    "Mine(), 500": "Mine(), 20",
     "data.desired_size=512,4096": "data.desired_size=16,32",
     "--profile paper": "--profile smoke",
     "-p precision=tf32": "-p precision=float32",
@@ -113,6 +116,8 @@ def test_commands_of_the_guide(shell, block):
     if "llbook records" in block:
         name = re.search(r"llbook records (\S+)", block)[1]
         assert (shell.folder / "records" / f"{name}.npz").is_file()
+    if "mine.py" in block:
+        assert re.search(r"^share of the attainable gain: -?\d", output, re.MULTILINE)
     if "runs why" in block:
         assert "config: seed" in output
     if "stories.txt" in block:

@@ -13,7 +13,7 @@ FLOORS = (
     ("tasks",),
     ("measures",),
     ("optimal",),
-    ("experiments", "theory", "compression"),
+    ("experiments", "theory", "compression", "selection"),
     ("report", "figures"),
     ("publish",),
     ("cli",),

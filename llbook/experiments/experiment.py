@@ -34,6 +34,7 @@ REGISTERED: tuple[str, ...] = (
     "llbook.experiments.language_model:LANGUAGE_MODEL",
     "llbook.experiments.explorer:PERCEPTRON",
     "llbook.experiments.explorer:LANGUAGE_MODEL",
+    "llbook.selection.experiment:SELECTION",
 )
 """Where every experiment is found: ``module:name``, a line each."""
 

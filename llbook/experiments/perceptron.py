@@ -28,6 +28,7 @@ from llbook.tasks.perceptron import Perceptron, initial_parameters
 __all__ = [
     "PERCEPTRON",
     "PerceptronConfig",
+    "PerceptronData",
     "PerceptronMeasures",
     "build_task",
     "perceptron_run",
@@ -39,7 +40,9 @@ LEARNED = 1e-6
 BINS = 100
 
 
-class _Data(Section):
+class PerceptronData(Section):
+    """A teacher's examples (App. D.1)."""
+
     size: int = Field(4096, ge=1, le=2**20, description="N, training examples")
     desired_size: int = Field(
         4096, ge=1, le=2**20, description="K, desired and, again, test examples"
@@ -57,7 +60,7 @@ class _Model(Section):
 class PerceptronConfig(SearchConfig):
     """The perceptron experiment; defaults are the headline setting at the paper's scale."""
 
-    data: _Data = _Data()
+    data: PerceptronData = PerceptronData()
     model: _Model = _Model()
     training: TrainingParameters = TrainingParameters(learning_rate=0.1, steps=2000)
     search: SearchParameters = SearchParameters(

@@ -124,6 +124,13 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any] | Callable[[], dict[str, Any]]]] 
             "lm_steps": 12,
             "lm_epochs": 3,
         },
+        "selection": {
+            "size": 64,
+            "dimension": 8,
+            "desired_size": 64,
+            "steps": 20,
+            "epochs": 14,
+        },
         "companion": {"profile": "smoke"},
     },
     "laptop": {},

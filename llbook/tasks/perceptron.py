@@ -102,6 +102,10 @@ class Perceptron(Task):
         signed = self.training.signed
         return -torch.sigmoid(-(signed @ theta))[:, None] * signed
 
+    def gradient(self, theta: Tensor, weights: Tensor) -> Tensor:
+        signed = self.training.signed
+        return signed.T @ (weights * torch.sigmoid(-(signed @ theta))).neg_()
+
     def mean_gradient(self, theta: Tensor, examples: SignedInputs) -> tuple[Tensor, Tensor]:
         losses, slopes = self._trajectory_values(theta[None], examples)
         return losses[0], slopes[0]
@@ -113,6 +117,14 @@ class Perceptron(Task):
     def linear_form(self) -> LinearForm:
         a, c = (examples.signed.double().numpy() for examples in (self.training, self.desired))
         return LinearForm(a, np.zeros(len(a)), c, np.zeros(len(c)), True)
+
+    def costate_products(
+        self, theta: Tensor, weights: Tensor, costate: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        signed = self.training.signed
+        pull = torch.sigmoid(-(signed @ theta))
+        products = -pull * (signed @ costate)
+        return products, signed.T @ (weights * (pull - 1) * products)
 
     # Rows go through in blocks: the intermediate (rows, n) matrices stay in the
     # cache, and a long trajectory costs no more memory than a short one.

@@ -1,0 +1,129 @@
+"""What is said of methods of data selection: names, shares of the attainable gain, tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llbook.report.numbers import number
+from llbook.runs.run import Run
+from llbook.selection.experiment import BEST, ORDER, TOTALS
+from llbook.selection.methods import METHODS
+
+__all__ = ["SOURCES", "attained", "methods_table", "percent", "row_names", "shares_over"]
+
+SOURCES = {
+    "hardest": "kawaguchi2020ordered",
+    "easiest": "shah2020choosing",
+    "self-paced": "kumar2010selfpaced",
+    "rho": "mindermann2022rho",
+    "grad-match": "killamsetty2021gradmatch",
+    "greedy": "wang2024greats",
+    "tracin": "pruthi2020tracin",
+    "influence": "koh2017",
+    "pds-one-sweep": "gu2025pds",
+    "pds": "gu2025pds",
+    "metagradient": "engstrom2025metagradient",
+    "groups": "fan2024doge",
+}
+"""Method → its entry in the bibliography."""
+
+
+def row_names(run: Run) -> list[str]:
+    """The policies of a run, or of the runs of a recorded sweep, in the order of their rows."""
+    if "names" in run.arrays:
+        return [str(name) for name in run.arrays["names"]]
+    chosen = run.config["selection"]
+    asked = list(METHODS) if chosen["methods"] == "all" else chosen["methods"].split(",")
+    names = ["uniform", *(name.strip() for name in asked if name.strip() != "uniform")]
+    if run.config["search"]["epochs"]:
+        names += [BEST, *((TOTALS, ORDER) if chosen["studies"] else ())]
+    return names
+
+
+def attained(areas: NDArray[Any], best: float | NDArray[Any]) -> NDArray[np.float64]:
+    """(AUC_uniform - AUC_m) / (AUC_uniform - AUC_best), with uniform in the first column.
+
+    Args:
+        areas: shape (…, R), a column per policy.
+        best: the area of the best known policy, shape (…,).
+
+    Returns:
+        Shape (…, R); negative where a method is worse than equal weights.
+    """
+    usual = areas[..., :1]
+    return np.asarray((usual - areas) / (usual - np.asarray(best)[..., None]), dtype=float)
+
+
+def shares_over(
+    run: Run, where: NDArray[np.bool_], *, measure: str = "auc", best: Sequence[float] = ()
+) -> dict[str, NDArray[np.float64]]:
+    """Policy → its share of the attainable gain in each of some runs of a sweep.
+
+    Args:
+        run: a recorded sweep.
+        where: which of its points, shape (M,).
+        measure: ``"auc"``, on the test examples, or ``"desired_auc"``.
+        best: areas of the best known policies of these points where they have no search of their own.
+    """
+    names, areas = row_names(run), run.arrays[f"course_{measure}"][where]
+    least = np.array(best) if len(best) else areas[:, names.index(BEST)]
+    return dict(zip(names, attained(areas, least).T, strict=True))
+
+
+def percent(shares: Iterable[float]) -> str:
+    """Mean and range of shares: ``86% (84–88)``; a bare dash where there is none."""
+    known = [100 * share for share in shares if math.isfinite(share)]
+    if not known:
+        return "–"
+    text = f"{np.mean(known):.0f}%"
+    if len(known) > 1:
+        text += f" ({min(known):.0f} to {max(known):.0f})"
+    return text.replace("-", "−")
+
+
+def methods_table(
+    arrays: Mapping[str, NDArray[Any]],
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table of one run: a line per policy, the best known last."""
+    names = [str(name) for name in arrays["names"]]
+    place = names.index(BEST)
+    desired, test = (
+        attained(arrays[f"history_{measure}"], arrays[f"history_{measure}"][place])
+        for measure in ("desired_auc", "auc")
+    )
+    header = [
+        "method",
+        "knob",
+        "J",
+        "desired",
+        "test",
+        "AR",
+        "cost",
+        "with its trials",
+        "weights in use",
+    ]
+    header += ["on CT ≤ 0", "ranks", "shared with best"]
+
+    def sign(value: float, digits: int = 2) -> str:
+        return number(value, digits) if math.isfinite(value) else "–"
+
+    rows = []
+    for n, name in enumerate(names):
+        one = {key[8:]: float(arrays[key][n]) for key in arrays if key.startswith("history_")}
+        method = METHODS.get(name)
+        knob = f"{method.knob} {one['value']:g}" if method and method.knob else ""
+        rows.append(
+            [
+                *(name, knob, number(one["objective"], 4)),
+                *(percent([desired[n]]), percent([test[n]]), number(one["ar"])),
+                *(sign(one["evaluations"]), sign(one["trials"])),
+                *(percent([one["support_share"]]), percent([one["idle_weight"]])),
+                *(sign(one["agreement"]), sign(one["overlap"])),
+            ]
+        )
+    return header, rows

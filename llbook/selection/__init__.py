@@ -1,0 +1,1 @@
+"""Practical data selection, measured against the best known policy."""

@@ -1,0 +1,330 @@
+"""The experiment: every method on one perceptron, beside the best known policy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from llbook.experiments.collecting import Arrays, Collector, SearchParameters, TrainingParameters
+from llbook.experiments.experiment import Experiment
+from llbook.experiments.perceptron import PERCEPTRON, PerceptronConfig, PerceptronData, build_task
+from llbook.measures.law import contributions, future_contributions, support
+from llbook.measures.objective import acceleration_ratio, loss_auc
+from llbook.optimal.adjoint import policy_gradient
+from llbook.optimal.process import Process, train
+from llbook.optimal.search import search
+from llbook.parameters import Section, nearest
+from llbook.selection.methods import METHODS
+from llbook.selection.studies import order_alone, policy_bits, quantised, totals_alone
+from llbook.selection.tuning import tuned
+from llbook.tasks.task import Task
+
+__all__ = ["BEST", "ORDER", "SELECTION", "TOTALS", "SelectionConfig", "agreement", "auroc", "wrong"]
+
+BEST, TOTALS, ORDER = "best known", "best, totals alone", "best, order alone"
+STARTS = ("greedy", "static", "equal")
+QUANTA = (4, 16, 64, 256)
+EXAMPLES, STEPS = 64, 100  # groups of examples and of steps in a map of weights
+ROWS = 50  # steps at which ranks are compared
+
+
+class _Selection(Section):
+    methods: str = Field("all", description="names of methods, with commas; all: every one")
+    best_starts: int = Field(
+        1, ge=1, le=3, description="searches for the best policy: from greedy, static, equal"
+    )
+    studies: bool = Field(
+        False, description="order against selection, and the bits that a policy costs"
+    )
+
+
+class SelectionConfig(PerceptronConfig):
+    """Methods of data selection on the perceptron; defaults are those of `laptop`."""
+
+    data: PerceptronData = PerceptronData(size=1024)
+    training: TrainingParameters = TrainingParameters(learning_rate=0.1, steps=500)
+    search: SearchParameters = SearchParameters(
+        method="two-stage",
+        epochs=200,
+        step_size=5e-6,
+        schedule="constant",
+        objective="sum",
+        measure_every=200,
+    )
+    selection: _Selection = _Selection()
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for name in self.names():
+            if name not in METHODS:
+                raise ValueError(f"methods: got {name!r}; {nearest(name, METHODS)}")
+        if self.selection.studies and self.search.epochs == 0:
+            raise ValueError("studies: got true with epochs = 0; they need the best known policy")
+        return self
+
+    def names(self) -> list[str]:
+        """Of the methods that are compared; uniform is always the first."""
+        asked = self.selection.methods
+        named = list(METHODS) if asked == "all" else [n.strip() for n in asked.split(",")]
+        return ["uniform", *(name for name in dict.fromkeys(named) if name != "uniform")]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A policy and what it took to find it."""
+
+    name: str
+    policy: Tensor
+    process: Process
+    evaluations: float
+    trials: float
+    value: float = math.nan
+    scores: Tensor | None = None
+
+
+class _SelectionExperiment(Experiment[SelectionConfig]):
+    """Its runs have a row per policy: uniform, the methods, the best known and its studies.
+
+    Arrays: ``names`` (R,), text; ``history_*`` (R,), a number of each policy: ``objective``, J in nats;
+    ``desired_auc``, ``auc`` (test), in nats a step; ``ar``; ``evaluations``, its cost, and
+    ``trials``, that of its whole tuning, in gradient evaluations; ``value``, of its knob; ``support_share``;
+    ``idle_weight``, mean weight on test CT ≤ 0; ``agreement``; ``overlap``, Σ_n min(γ, γ*) with the
+    best known, mean over the steps; ``auroc`` of its scores, or else of its totals; ``bits``, ``quanta`` and
+    ``symbols``: code length, its quanta a step and the symbols a step from which it is less
+    than what the policy saves. ``curves`` (R, S), test losses at ``curve_steps`` (S,); ``maps`` (R, 64, 100): N times the
+    mean weight of groups of examples, in the order of use of the best known policy, and of steps.
+    """
+
+    def compute(
+        self, config: SelectionConfig, *, progress: bool = False, checkpoint: Path | None = None
+    ) -> Arrays:
+        task, steps = self.build(config), config.training.steps
+        flipped = wrong(config)
+        best = _best(task, config, progress) if config.search.epochs else None
+        table = _Table(task, config, best, flipped)
+        for name in config.names():
+            fixed: dict[str, Any] = {}
+            if name == "groups" and bool(flipped.any()):
+                fixed["groups"] = flipped.long()
+            found = tuned(task, METHODS[name], steps, **fixed)
+            made = found.selection
+            value = math.nan if found.value is None else found.value
+            costs = made.evaluations, found.evaluations
+            table.add(_Row(name, made.policy, made.process, *costs, value, found.selector.scores))
+        if best is not None:
+            table.add(best)
+        if best is not None and config.selection.studies:
+            budget = config.search.epochs
+            for name, policy, cost in (
+                (TOTALS, totals_alone(best.policy), best.evaluations),
+                (ORDER, order_alone(task, steps, budget), float(budget)),
+            ):
+                table.add(_Row(name, policy, train(task, policy), cost, cost))
+        return table.arrays()
+
+
+class _Table:
+    """Measures of one policy after another."""
+
+    def __init__(
+        self, task: Task, config: SelectionConfig, best: _Row | None, flipped: Tensor
+    ) -> None:
+        self.task, self.best, self.flipped = task, best, flipped
+        self.coded = config.selection.studies
+        self.names: list[str] = []
+        self.rows: list[dict[str, float]] = []
+        self.tests: list[Tensor] = []
+        self.maps: list[np.ndarray] = []
+        if best is not None:
+            at = torch.arange(len(best.policy), dtype=best.policy.dtype)
+            middle = at @ best.policy.cpu() / best.policy.sum(0).cpu().clamp(min=1e-30)
+            self.order = middle.argsort()
+
+    def add(self, row: _Row) -> None:
+        task, policy, states = self.task, row.policy, row.process.states
+        desired = task.trajectory_losses(states, task.desired)
+        test = task.trajectory_losses(states, task.test)
+        idle = contributions(task, row.process, examples=task.test) <= 0
+        future = future_contributions(task, policy_gradient(task, policy, row.process))
+        ranked = policy.sum(0) if row.scores is None else row.scores
+        measures = {
+            "objective": loss_auc(desired) * row.process.steps,
+            "desired_auc": loss_auc(desired),
+            "auc": loss_auc(test),
+            "ar": acceleration_ratio(test, self.tests[0] if self.tests else test),
+            "evaluations": row.evaluations,
+            "trials": row.trials,
+            "value": row.value,
+            "support_share": float(support(policy).double().mean()),
+            "idle_weight": float((policy * idle).sum(1).mean()),
+            "agreement": agreement(policy, future),
+            "overlap": math.nan,
+            "auroc": auroc(ranked, ~self.flipped),
+            "bits": math.nan,
+            "quanta": math.nan,
+            "symbols": math.nan,
+        }
+        if self.best is not None:
+            measures["overlap"] = float(torch.minimum(policy, self.best.policy).sum(1).mean())
+            self.maps.append(_map(policy[:, self.order.to(policy.device)].cpu()))
+        if self.coded and self.rows:
+            measures |= self._postage(policy)
+        self.names.append(row.name)
+        self.rows.append(measures)
+        self.tests.append(test)
+
+    def _postage(self, policy: Tensor) -> dict[str, float]:
+        """Of a few numbers of quanta, the one that pays first."""
+        found = []
+        for quanta in QUANTA:
+            counts = quantised(policy, quanta)
+            coded = counts.to(policy) / quanta
+            states = train(self.task, coded).states
+            losses = self.task.trajectory_losses(states, self.task.desired)
+            saved = self.rows[0]["objective"] - loss_auc(losses) * len(policy)
+            bits = policy_bits(counts)
+            symbols = bits * math.log(2) / saved if saved > 0 else math.inf
+            found.append((symbols, bits, quanta))
+        symbols, bits, quanta = min(found)
+        return {"symbols": symbols, "bits": bits, "quanta": quanta}
+
+    def arrays(self) -> Arrays:
+        tests = torch.stack(self.tests).float().cpu().numpy()
+        steps = np.unique(np.linspace(0, tests.shape[1] - 1, 501).round().astype(int))
+        arrays = {
+            f"history_{name}": np.array([row[name] for row in self.rows]) for name in self.rows[0]
+        }
+        arrays |= {"names": np.array(self.names), "curves": tests[:, steps], "curve_steps": steps}
+        return arrays | ({"maps": np.stack(self.maps)} if self.maps else {})
+
+
+def _best(task: Task, config: SelectionConfig, progress: bool) -> _Row:
+    """The best policy that the searches from several starts find."""
+    found = []
+    for start in STARTS[: config.selection.best_starts]:
+        budget = config.search.epochs
+        options = config.search_options() | {"start": start, "measure_every": budget}
+        if start == "greedy":
+            options["start"] = "auto"  # greedy, where the budget allows it
+        found.append(search(task, config.training.steps, **options, progress=progress))
+    best = min(found, key=lambda one: one.history[-1]["objective"])
+    spent = [one.history[-1]["evaluations"] for one in found]
+    return _Row(BEST, best.policy, best.process, best.history[-1]["evaluations"], sum(spent))
+
+
+def wrong(config: PerceptronConfig) -> Tensor:
+    """Which training labels are flipped, shape (N,), boolean."""
+    noisy = build_task(config).training.signed
+    data = config.data.model_copy(update={"label_noise": 0.0})
+    clean = build_task(config.model_copy(update={"data": data})).training.signed
+    # the same draws: a flipped label turns the sign of its input
+    return (noisy != clean).any(1)
+
+
+def agreement(policy: Tensor, future: Tensor) -> float:
+    """Rank correlation (Spearman) of γ_t with λ_{t+1}·∇l_n, mean over at most :data:`ROWS` steps.
+
+    λ is the costate of the policy's own process. Steps whose weights are all equal have no ranks;
+    nan where that is every one.
+
+    Args:
+        policy: shape (T, N).
+        future: λ_{t+1}·∇l(x_n, θ_t), shape (T, N).
+    """
+    rows = np.unique(np.linspace(0, len(policy) - 1, ROWS).round().astype(int))
+    found = [
+        float(np.corrcoef(_ranks(weights), _ranks(along))[0, 1])
+        for weights, along in zip(policy[rows], future[rows], strict=True)
+        if bool((weights != weights[0]).any()) and bool((along != along[0]).any())
+    ]
+    return float(np.mean(found)) if found else math.nan
+
+
+def auroc(scores: Tensor, positive: Tensor) -> float:
+    """The chance that a positive example has a larger score than another, ties counted half.
+
+    Args:
+        scores: shape (N,).
+        positive: shape (N,), boolean; nan where all or none are.
+    """
+    inside = positive.cpu().numpy()
+    count, others = int(inside.sum()), int((~inside).sum())
+    if not count or not others:
+        return math.nan
+    total = float(_ranks(scores)[inside].sum())
+    return (total - count * (count + 1) / 2) / (count * others)
+
+
+def _ranks(values: Tensor) -> np.ndarray:
+    from scipy.stats import rankdata  # takes long to import
+
+    return np.asarray(rankdata(values.cpu().numpy()))
+
+
+def _map(policy: Tensor) -> np.ndarray:
+    """N times the mean weight of groups of steps and of examples, (examples, steps), float32."""
+    size = policy.shape[1]
+    pieces = [
+        torch.stack([part.mean(1) for part in rows.tensor_split(min(EXAMPLES, size), 1)])
+        for rows in (policy * size).tensor_split(min(STEPS, len(policy)), 0)
+    ]
+    return torch.stack([piece.mean(1) for piece in pieces], 1).float().numpy()
+
+
+_SEEDS = (0, 1)
+_STATIC = "tracin,influence,pds-one-sweep,pds"
+_LOSSES = "hardest,easiest,self-paced,rho"
+_ONLINE = "hardest,rho,grad-match,greedy,controller,groups,look-ahead-5"
+# at the paper's scale; the best known policies are records of the perceptron
+_FULL = {"size": 4096, "steps": 2000, "epochs": 0}
+
+SELECTION = _SelectionExperiment(
+    name="selection",
+    config=SelectionConfig,
+    build=build_task,
+    measure=Collector,
+    libraries=("scipy",),  # least squares of gradient matching, ranks
+    sweeps={
+        "seeds": [
+            {
+                "methods": f"{_ONLINE},{_STATIC}",
+                "studies": True,
+                "label_noise": noise,
+                "seed": seed,
+            }
+            for seed in _SEEDS
+            for noise in (0.0, 0.2)
+        ],
+        "greed": [
+            {"methods": "greedy", "label_noise": noise, "seed": seed}
+            for seed in _SEEDS
+            for noise in (0.03, 0.1, 0.3)
+        ],
+        "few-desired": [
+            {"methods": _STATIC, "label_noise": 0.2, "desired_size": 512, "seed": seed}
+            for seed in _SEEDS
+        ],
+        "paper": [
+            _FULL
+            | {
+                "methods": f"{_LOSSES},grad-match,greedy,controller,{_STATIC},metagradient,groups,look-ahead-5"
+            }
+        ],
+        "paper-noise": [
+            _FULL
+            | {"initialisation": "linear", "desired_size": 512, "label_noise": 0.2}
+            | {"methods": "hardest,rho,greedy,controller,tracin,pds-one-sweep"}
+        ],
+    },
+    code=(
+        *(*PERCEPTRON.code, "llbook.selection", "llbook.theory.influence"),
+        *("llbook.theory.flows", "llbook.tasks.least_squares"),
+    ),
+)

@@ -1,0 +1,57 @@
+"""Online mixing over groups of examples by multiplicative weights.
+
+    α_g ← α_g exp(ρ W_g / max_h |W_h|) / Σ (…),   W_g = mean of CT_n over the group g,   γ_n = α_g / |g|
+
+Source: Fan, Pagliardini and Jaggi, *DoGE: Domain Reweighting with Generalization Estimation*
+(arXiv 2310.15393), its out-of-domain form, whose W_g is the product of a group's mean gradient with the
+target's. DoReMi (Xie et al., arXiv 2305.10429) has the same update with W_g the excess loss over a
+reference model. Both use the *mean* of the α of a proxy's training for a large model; here the
+weights act as they come. Cost: one tangent pass and two passes over the desired set a step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from llbook.selection.selector import Meter, Selector, View
+from llbook.tasks.task import Task
+
+__all__ = ["Groups"]
+
+QUANTILES = 8
+
+
+class Groups(Selector):
+    """Multiplicative weights on groups.
+
+    Args:
+        rate: ρ > 0.
+        groups: number of the group of each example, from 0, shape (N,); else eighths by the
+            loss at θ_0.
+    """
+
+    def __init__(self, rate: float, groups: Tensor | None = None) -> None:
+        self.rate, self.groups = rate, groups
+
+    def begin(self, task: Task, steps: int, meter: Meter) -> None:
+        groups = self.groups
+        if groups is None:
+            meter.add(1)
+            with torch.no_grad():
+                order = task.losses(task.initial, task.training).argsort().argsort()
+            groups = order * min(QUANTILES, task.size) // task.size
+        if groups.shape != (task.size,):
+            raise ValueError(f"groups: expected shape ({task.size},), got {tuple(groups.shape)}")
+        self.members = torch.nn.functional.one_hot(groups.long()).T.to(task.initial)
+        self.members = self.members[self.members.sum(1) > 0]
+        self.members /= self.members.sum(1, keepdim=True)
+        self.mixture = torch.full_like(self.members[:, 0], 1 / len(self.members))
+
+    def weigh(self, view: View) -> Tensor:
+        worth = self.members @ view.contributions
+        widest = worth.abs().max().clamp(min=torch.finfo(worth.dtype).tiny)
+        mixture = self.mixture * torch.exp(self.rate * worth / widest)
+        self.mixture = (mixture / mixture.sum()).clamp(min=1e-6)
+        self.mixture /= self.mixture.sum()
+        return self.mixture @ self.members

@@ -1,0 +1,42 @@
+"""RHO-loss, or learnability: what is not yet learned, but can be.
+
+    γ on top-k of l_n(θ_t) - l_n(θ_ref),   θ_ref trained on held-out examples
+
+Source: Mindermann et al., *Prioritized Training on Points that are Learnable, Worth Learning, and
+Not Yet Learnt* (arXiv 2206.07137). The held-out examples are the desired ones: the reference
+is trained on them for as many steps, from the same θ_0 at the same η. Deviations: it chooses within
+all examples, not within a large batch; the reference is as large as the model. Cost: 2K/N passes a
+step for the reference, one forward pass in all, and none beside the training's own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from llbook.selection.selector import Meter, Selector, View, top
+from llbook.tasks.task import Task
+
+__all__ = ["Rho"]
+
+
+class Rho(Selector):
+    """Top share by reducible loss.
+
+    Args:
+        share: of the examples, in (0, 1].
+    """
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def begin(self, task: Task, steps: int, meter: Meter) -> None:
+        theta = task.initial
+        for _ in range(steps):
+            theta = theta - task.learning_rate * task.mean_gradient(theta, task.desired)[1]
+        with torch.no_grad():
+            self.irreducible = task.losses(theta, task.training)
+        meter.add(1, desired=2 * steps)
+
+    def weigh(self, view: View) -> Tensor:
+        return top(view.losses - self.irreducible, self.share)

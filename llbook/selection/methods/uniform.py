@@ -1,0 +1,17 @@
+"""Conventional learning: γ_n = 1/N. Nothing beside the training's own two passes a step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from llbook.selection.selector import Selector, View
+
+__all__ = ["Uniform"]
+
+
+class Uniform(Selector):
+    """Equal weights."""
+
+    def weigh(self, view: View) -> Tensor:
+        return torch.full_like(view.losses, 1 / len(view.losses))

@@ -1,0 +1,61 @@
+"""The same small search for every method: each value of its knob once, on the desired examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llbook.measures.objective import loss_auc
+from llbook.selection.methods import Method
+from llbook.selection.selector import Selection, Selector, select
+from llbook.tasks.task import Task
+
+__all__ = ["Tuned", "tuned"]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What :func:`tuned` returns.
+
+    Attributes:
+        selection: the best of the trials.
+        selector: the one that made it.
+        value: of its knob; None where there is none.
+        evaluations: cost of all trials in gradient evaluations.
+    """
+
+    selection: Selection
+    selector: Selector
+    value: float | None
+    evaluations: float
+
+
+def tuned(task: Task, method: Method, steps: int, **fixed: Any) -> Tuned:
+    """The trial of a method with the least area under the desired-loss curve.
+
+    Args:
+        task: the learning problem.
+        method: what is tuned.
+        steps: T.
+        fixed: further arguments of its selector.
+
+    Raises:
+        FloatingPointError: the training diverged at every value.
+        SelectionError: as :func:`~llbook.selection.selector.select`.
+    """
+    best: Tuned | None = None
+    least, spent = float("inf"), 0.0
+    for value in method.values or (None,):
+        selector = method.make(**({} if value is None else {method.knob: value}), **fixed)
+        try:
+            selection = select(task, selector, steps)
+        except FloatingPointError as error:
+            failure = error
+            continue
+        spent += selection.evaluations
+        area = loss_auc(task.trajectory_losses(selection.process.trajectory, task.desired))
+        if area < least:
+            least, best = area, Tuned(selection, selector, value, 0.0)
+    if best is None:
+        raise failure
+    return Tuned(best.selection, best.selector, best.value, spent)

@@ -1,0 +1,404 @@
+"""Methods of data selection: each against a case by hand, what they cost, and what is refused."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_llbook
+
+from llbook.experiments.perceptron import PerceptronConfig, build_task
+from llbook.figures import selection as figures
+from llbook.figures import style
+from llbook.measures.law import future_contributions
+from llbook.optimal.adjoint import policy_gradient
+from llbook.optimal.process import constant_policy, train
+from llbook.optimal.starts import greedy, static
+from llbook.parameters import ParameterError
+from llbook.report import selection as report
+from llbook.runs.run import Run
+from llbook.selection import experiment, studies
+from llbook.selection.experiment import BEST, ORDER, SELECTION, TOTALS, SelectionConfig
+from llbook.selection.methods import METHODS, Method
+from llbook.selection.methods.by_loss import ByLoss
+from llbook.selection.methods.controller import Controller
+from llbook.selection.methods.grad_match import GradMatch, pursuit
+from llbook.selection.methods.greedy import Greedy
+from llbook.selection.methods.groups import Groups
+from llbook.selection.methods.influence import Influence
+from llbook.selection.methods.look_ahead import BASE_SHARE, LookAhead, costates
+from llbook.selection.methods.metagradient import Metagradient
+from llbook.selection.methods.pds import PDS, OneSweep
+from llbook.selection.methods.rho import Rho
+from llbook.selection.methods.self_paced import SelfPaced
+from llbook.selection.methods.tracin import TracIn
+from llbook.selection.methods.uniform import Uniform
+from llbook.selection.selector import PASSES, SelectionError, Selector, select, top
+from llbook.selection.tuning import tuned
+from llbook.tasks.task import Task
+
+TOY = {"size": 40, "dimension": 4, "desired_size": 20, "steps": 12, "epochs": 12}
+POINTS = [[1.0, 0.0], [0.0, 0.5], [-1.5, 0.0], [2.0, 0.0]]
+
+
+class Points(Task):
+    """l(x, θ) = |θ - x|²/2, from θ_0 = 0 towards (1, 0): CT is 1, 0, -1.5, 2 at θ_0."""
+
+    vocabulary = 2
+
+    def __init__(self, learning_rate=0.5):
+        self.initial = torch.zeros(2, dtype=torch.float64)
+        self.learning_rate = learning_rate
+        self.training = torch.tensor(POINTS, dtype=torch.float64)
+        self.desired = self.test = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+
+    def losses(self, theta, examples):
+        return (theta - examples).square().sum(1) / 2
+
+
+def perceptron(**changes):
+    flat = {name: value for name, value in TOY.items() if name != "epochs"}
+    return build_task(PerceptronConfig.from_flat(flat | {"precision": "float64"} | changes))
+
+
+def first(selector, steps=1, task=None):
+    """γ_0 as a list."""
+    return select(task or Points(), selector, steps).policy[0].tolist()
+
+
+def one(n, size=4):
+    return [float(m == n) for m in range(size)]
+
+
+def test_the_methods_of_the_losses():
+    assert first(Uniform()) == [0.25] * 4
+    assert first(ByLoss(0.25)) == one(3)  # losses 0.5, 0.125, 1.125, 2
+    assert first(ByLoss(0.25, sign=-1)) == one(1)
+    paced = select(Points(), SelfPaced(1.0), 10).policy
+    assert paced[0].tolist() == one(1)
+    assert paced[-1].tolist() == [0.25] * 4
+    # losses at (1, 0) are 0, 0.625, 3.125, 0.5: what can be learned is 0.5, -0.5, -2, 1.5
+    assert first(Rho(0.25), 60) == one(3)
+    assert first(Rho(0.5), 60) == [0.5, 0, 0, 0.5]
+
+
+def test_greedy_is_the_start_of_that_name():
+    task = perceptron()
+    found = select(task, Greedy(0.1), 12)
+    torch.testing.assert_close(found.policy, greedy(task, 12, chosen=4, equal_share=0.0))
+    assert first(Greedy(0.5)) == [0.5, 0, 0, 0.5]
+
+
+def test_gradient_matching():
+    found = pursuit(np.eye(3, 2), np.array([3.0, 1.0]), 2)
+    np.testing.assert_allclose(found, [0.75, 0.25, 0], atol=1e-3)
+    np.testing.assert_allclose(pursuit(np.eye(3, 2), np.array([3.0, 1.0]), 1), [1, 0, 0])
+    np.testing.assert_allclose(pursuit(np.eye(2), np.array([-1.0, -1.0]), 2), [0.5, 0.5])
+    # ∇L_dsr = (-1, 0) is a multiple of the last gradient, the longest one
+    assert first(GradMatch(1)) == one(3)
+
+
+def test_the_controller_moves_weight_to_what_is_above_the_mean():
+    # CT less its mean: 0.625, -0.375, -1.875, 1.625
+    expected = np.exp(np.array([0.625, -0.375, -1.875, 1.625]) / 1.875)
+    np.testing.assert_allclose(first(Controller(1.0)), expected / expected.sum())
+
+
+def test_static_scores():
+    tracin, sweep, influence = TracIn(0.25), OneSweep(0.25), Influence(0.25)
+    assert first(tracin) == first(sweep) == first(influence) == one(3)
+    np.testing.assert_allclose(tracin.scores, [0.5, 0, -0.75, 1])
+    # θ_1 = (0.1875, 0.0625), ∇L_dsr there (-0.8125, 0.0625), and η = 0.5
+    np.testing.assert_allclose(sweep.scores, [0.40625, -0.015625, -0.609375, 0.8125])
+    # H is the identity and δ a hundredth of it; there gradients are θ_1 - x_n
+    slope, there = np.array([-0.8125, 0.0625]), np.array([0.1875, 0.0625])
+    np.testing.assert_allclose(influence.scores, (there - np.array(POINTS)) @ slope / 1.01)
+
+
+def test_pds_is_the_static_start():
+    task = perceptron()
+    found = select(task, PDS(30), 12)
+    torch.testing.assert_close(found.policy, static(task, 12, sweeps=30, equal_share=0.0))
+    before, after = (
+        task.trajectory_losses(train(task, policy).states, task.desired).sum()
+        for policy in (constant_policy(task, 12), found.policy)
+    )
+    assert after < before
+
+
+def test_metagradient_changes_counts_by_its_sign():
+    # less their mean the scores of one step are 0.26, -0.16, -0.76, 0.66: two change
+    assert first(Metagradient(0.5, outer=1)) == [0.25, 0.25, 0, 0.5]
+
+
+def test_groups():
+    # means of CT: 0.5 and 0.25
+    members = torch.tensor([0, 0, 1, 1])
+    mixture = np.exp([1.0, 0.5])
+    mixture /= mixture.sum()
+    np.testing.assert_allclose(first(Groups(1.0, members)), np.repeat(mixture / 2, 2))
+    with pytest.raises(ValueError, match=r"groups: expected shape \(4,\), got \(2,\)"):
+        first(Groups(1.0, members[:2]))
+
+
+def test_look_ahead_has_the_costate_of_a_greedy_training():
+    task = perceptron()
+    policy = greedy(task, 12, chosen=round(BASE_SHARE * 40), equal_share=0.0)
+    future = future_contributions(task, policy_gradient(task, policy, train(task, policy)))
+    costate = costates(task, task.initial, 12)[0]
+    torch.testing.assert_close(task.directional_derivatives(task.initial, costate), future[0])
+    whole = select(task, LookAhead(0.1), 12)
+    torch.testing.assert_close(whole.policy[0], top(future[0], 0.1))
+    # a step ahead of a short step the slope is as it was
+    assert first(LookAhead(0.25, 1), task=Points(1e-3)) == one(3)
+    with pytest.raises(ValueError, match="horizon must be at least 1, got 0"):
+        LookAhead(0.1, 0)
+
+
+class Given(Selector):
+    """Equal weights, until it gives something else."""
+
+    def __init__(self, given, step=3):
+        self.given, self.step = given, step
+
+    def weigh(self, view):
+        equal = torch.full((4,), 0.25, dtype=torch.float64)
+        return self.given if view.step == self.step else equal
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (torch.ones(3, dtype=torch.float64) / 3, r"weights of shape \(3,\), expected \(4,\)"),
+        ([0.25] * 4, "weights of shape list"),
+        (torch.full((4,), 0.25), "float32 on cpu, expected torch.float64"),
+        (torch.tensor([1, math.nan, 0, 0], dtype=torch.float64), "weight nan of example 1"),
+        (torch.tensor([1.2, -0.2, 0, 0], dtype=torch.float64), "off the simplex: smallest -0.2"),
+        (torch.tensor([0.5, 0.4, 0, 0], dtype=torch.float64), "sum 0.9"),
+    ],
+)
+def test_bad_weights_are_named_with_their_step(given, message):
+    with pytest.raises(SelectionError, match=f"step 3: Given returned .*{message}"):
+        select(Points(), Given(given), 5)
+
+
+def test_a_method_cannot_see_the_test_set_and_divergence_is_named():
+    class Peeks(Selector):
+        def weigh(self, view):
+            return view.task.test
+
+    with pytest.raises(AttributeError, match="test"):
+        select(Points(), Peeks(), 2)
+    with pytest.raises(FloatingPointError, match="not finite from step"):
+        select(Points(1e3), Uniform(), 400)
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        select(Points(), Uniform(), 0)
+    with pytest.raises(ValueError, match="share must be above 0 and at most 1, got 0"):
+        top(torch.ones(3), 0)
+
+
+@pytest.mark.parametrize(
+    ("selector", "passes"),
+    [
+        (Uniform(), 24),
+        (ByLoss(0.1), 24),
+        (Rho(0.1), 24 + 1 + 2 * 12 / 2),
+        (Greedy(0.1), 12 * (2 + 1 + 2 / 2)),
+        (Controller(0.1), 12 * (2 + 1 + 2 / 2)),
+        (Groups(0.1), 12 * (2 + 1 + 2 / 2) + 1),
+        (GradMatch(2), 24 + 1 + 2 / 2),
+        (TracIn(0.1), 24 + 12 * (3 + 2 / 2)),
+        (OneSweep(0.1), 24 + 12 * (PASSES + 2 / 2)),
+        (PDS(3), 24 + 3 * 12 * (PASSES + 2 / 2)),
+        (Metagradient(0.1, outer=2), 24 + 2 * (12 * PASSES + 2 / 2)),
+        (LookAhead(0.1, 1), 12 * (2 + 1 + PASSES + 1 + 4 / 2)),
+        (LookAhead(0.1), 12 * 3 + (12 + 9 + 6 + 3) * (PASSES + 1 + 4 / 2)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Selector) else "",
+)
+def test_costs(selector, passes):
+    """K is half of N."""
+    found = select(perceptron(), selector, 12)
+    assert found.passes == pytest.approx(passes)
+    assert found.evaluations == pytest.approx(passes / (6 * 12))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_on_a_task_without_closed_forms(name):
+    method = METHODS[name]
+    knobs = {method.knob: method.values[0]} if method.knob else {}
+    policy = select(Points(0.1), method.make(**knobs), 6).policy
+    assert policy.shape == (6, 4)
+    torch.testing.assert_close(policy.sum(1), torch.ones(6, dtype=torch.float64))
+
+
+def test_tuning_keeps_the_least_area_and_passes_over_what_diverges():
+    method = Method(ByLoss, "share", (0.25, 0.5, 1.0))
+    found = tuned(Points(), method, 8)
+    areas = []
+    for share in method.values:
+        states = select(Points(), ByLoss(share), 8).process.states
+        areas.append(float(Points().trajectory_losses(states, Points().desired)[1:].sum()))
+    assert found.value == method.values[int(np.argmin(areas))]
+    assert found.evaluations == pytest.approx(3 * 2 / PASSES)
+
+    class Fails(Uniform):
+        def __init__(self, power):
+            self.power = power
+
+        def weigh(self, view):
+            if self.power == 1:
+                raise FloatingPointError("diverged")
+            return super().weigh(view)
+
+    assert tuned(Points(), Method(Fails, "power", (1, 2)), 3).value == 2
+    with pytest.raises(FloatingPointError, match="diverged"):
+        tuned(Points(), Method(Fails, "power", (1,)), 3)
+
+
+def test_products_of_the_perceptron_are_those_of_any_task():
+    task = perceptron()
+    theta, direction, weights = torch.randn(
+        3, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    theta, direction, weights = theta[:4], direction[:4], weights.softmax(0)
+    torch.testing.assert_close(task.gradient(theta, weights), Task.gradient(task, theta, weights))
+    for own, general in zip(
+        task.costate_products(theta, weights, direction),
+        Task.costate_products(task, theta, weights, direction),
+        strict=True,
+    ):
+        torch.testing.assert_close(own, general)
+
+
+def test_order_without_selection_and_selection_without_order():
+    task = perceptron()
+    policy = studies.order_alone(task, 12, 30)
+    np.testing.assert_allclose(policy.sum(0), 12 / 40, rtol=1e-3)
+    np.testing.assert_allclose(policy.sum(1), 1)
+    losses = [
+        float(task.trajectory_losses(train(task, p).states, task.desired)[1:].sum())
+        for p in (constant_policy(task, 12), policy)
+    ]
+    assert losses[1] < losses[0]
+    spread = studies.totals_alone(policy * torch.arange(1, 41) / 20)
+    torch.testing.assert_close(spread[3] * 12, (policy * torch.arange(1, 41) / 20).sum(0))
+
+
+def test_quanta_are_whole_and_sum():
+    policy = torch.tensor([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0]])
+    assert studies.quantised(policy, 4).tolist() == [[2, 1, 1], [4, 0, 0]]
+
+
+def test_the_code_of_policies_is_one():
+    """Kraft: 2 to the minus bits, over all rows of 4 quanta on 3 examples, sums to one."""
+    prior = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64)
+    rows = [row for row in product(range(5), repeat=3) if sum(row) == 4]
+    bits = [studies._bits(torch.tensor([row], dtype=torch.float64), 4, 2.0, prior) for row in rows]
+    assert sum(2**-b for b in bits) == pytest.approx(1)
+    # one quantum on one of two examples is a bit, and its code is one of six
+    assert studies.policy_bits(torch.tensor([[1, 0]])) == pytest.approx(1 + math.log2(6))
+    still = torch.tensor([[1, 0], [1, 0]])
+    assert studies.policy_bits(still) == studies.policy_bits(still[:1])
+    assert studies.policy_bits(torch.tensor([[1, 0], [0, 1]])) > 1 + math.log2(6)
+
+
+def test_auroc_and_agreement():
+    positive = torch.tensor([True, True, False, False])
+    assert experiment.auroc(torch.tensor([4.0, 3, 2, 1]), positive) == 1
+    assert experiment.auroc(torch.tensor([4.0, 2, 3, 1]), positive) == 0.75
+    assert experiment.auroc(torch.ones(4), positive) == 0.5
+    assert math.isnan(experiment.auroc(torch.ones(4), torch.ones(4) > 0))
+    future = torch.tensor([[3.0, 1, 2], [0.0, 5, 1]])
+    assert experiment.agreement(future.square(), future) == pytest.approx(1)
+    assert experiment.agreement(-future, future) == pytest.approx(-1)
+    assert math.isnan(experiment.agreement(torch.ones(2, 3), future))
+
+
+def test_wrong_labels_are_the_flipped_ones():
+    config = SelectionConfig.from_flat(TOY | {"label_noise": 0.3})
+    flipped = experiment.wrong(config)
+    assert 0 < int(flipped.sum()) < 40
+    clean = build_task(
+        config.model_copy(update={"data": config.data.model_copy(update={"label_noise": 0.0})})
+    )
+    noisy = build_task(config)
+    signs = (noisy.training.signed * clean.training.signed).sum(1).sign()
+    assert flipped.tolist() == (signs < 0).tolist()
+
+
+def test_a_run_has_a_row_for_every_policy():
+    flat = TOY | {"methods": "greedy, groups", "label_noise": 0.2, "studies": True}
+    config = SelectionConfig.from_flat(flat | {"best_starts": 2, "epochs": 30})
+    arrays = SELECTION.compute(config)
+    assert arrays["names"].tolist() == ["uniform", "greedy", "groups", BEST, TOTALS, ORDER]
+    assert arrays["history_ar"][0] == 1
+    assert arrays["history_overlap"][3] == pytest.approx(1)
+    assert arrays["history_objective"][3] < arrays["history_objective"][0]
+    assert arrays["curves"].shape == (6, 13)
+    assert arrays["maps"].shape == (6, 40, 12)
+    np.testing.assert_allclose(arrays["maps"].mean(1), 1, rtol=1e-5)
+    assert all(len(values) == 6 for name, values in arrays.items() if name.startswith("history_"))
+    assert (arrays["history_bits"][1:] > 0).all()
+    without = SELECTION.compute(SelectionConfig.from_flat(TOY | {"epochs": 0, "methods": "rho"}))
+    assert without["names"].tolist() == ["uniform", "rho"] and "maps" not in without
+
+
+def test_parameters_are_checked():
+    with pytest.raises(ParameterError, match="methods: got 'gredy'; did you mean 'greedy'"):
+        SelectionConfig.from_flat({"methods": "uniform,gredy"})
+    with pytest.raises(ParameterError, match="studies: got true with epochs = 0"):
+        SelectionConfig.from_flat({"studies": True, "epochs": 0})
+    assert SelectionConfig().names() == list(METHODS)
+
+
+def test_shares_of_the_attainable_gain():
+    areas = np.array([[4.0, 3, 5, 2], [4, 2, 4, 0]])
+    np.testing.assert_allclose(
+        report.attained(areas, areas[:, 3]), [[0, 0.5, -0.5, 1], [0, 0.5, 0, 1]]
+    )
+    assert report.percent([0.5, -0.25]) == "12% (−25 to 50)"
+    assert report.percent([math.nan]) == "–"
+    chosen = {"methods": "rho, greedy", "studies": False}
+    config = {"selection": chosen, "search": {"epochs": 9}}
+    swept = Run("x", "selection-x", config, {}, {"course_auc": areas})
+    shares = report.shares_over(swept, np.array([True, False]))
+    assert {name: values.tolist() for name, values in shares.items()} == {
+        "uniform": [0],
+        "rho": [0.5],
+        "greedy": [-0.5],
+        BEST: [1],
+    }
+    given = report.shares_over(swept, np.array([False, True]), best=[2])
+    assert given["rho"].tolist() == [1]
+
+
+def test_figures_show_what_they_are_given():
+    shown = style.shown_data(
+        figures.gain_against_cost(
+            ["good", "harmful"], np.array([1.0, 2]), np.array([0.5, -3]), np.array([0.6, -2])
+        )
+    )
+    assert "test,1,0.5" in shown and "desired,1,0.6" in shown and "test,2,-0.2" in shown
+    curves = {"uniform": np.array([4.0, 2, 2]), "half": np.array([4.0, 1, 1])}
+    assert "line 2,2,0.5" in style.shown_data(figures.areas(np.arange(3), curves))
+    ahead = figures.look_ahead(["greedy", "1"], {"test": np.array([0.25, 0.75])})
+    assert "test,1,0.75" in style.shown_data(ahead)
+    greed = figures.price_of_greed(np.array([0, 0, 0.1]), np.array([1, 2, 3.0]), np.ones(3))
+    assert "mean,0,1.5" in style.shown_data(greed)
+    maps = figures.weight_maps({"one": np.ones((4, 6)), "other": np.zeros((4, 6))}, 12)
+    assert [axes.get_title() for axes in maps.axes[:2]] == ["one", "other"]
+
+
+def test_labels_of_near_points_are_apart():
+    heights = figures._apart(np.array([1.0, 1, 100]), np.array([0.5, 0.49, 0.5]), 0.1)
+    np.testing.assert_allclose(heights, [0.5, 0.4, 0.5])
+
+
+def test_the_page_with_two_methods(tmp_path):
+    options = ("--profile", "smoke", "-p", "methods=greedy,rho", "-p", "label_noise=0.2")
+    done = run_llbook("run", "selection", *options, build=tmp_path / "build")
+    assert done.returncode == 0, done.stderr
+    bad = run_llbook("run", "selection", "-p", "methods=gredy", build=tmp_path / "build")
+    assert bad.returncode == 2 and "did you mean 'greedy'" in bad.stderr
