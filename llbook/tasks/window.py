@@ -191,9 +191,13 @@ def _room(like, layers, rows, columns):  # pragma: no cover - compiled
 
 @njit(cache=True)
 def _chunk(sizes, m, itemsize):  # pragma: no cover - compiled
-    """Positions at once in the head: as many as keep its scores in the cache."""
-    most = _SCORES // (sizes.vocabulary * itemsize * (m // sizes.columns))
-    return min(sizes.columns, max(COLUMNS, most - most % COLUMNS))
+    """Positions at once in the head, a part of all: as many as keep its scores in the cache."""
+    pieces = 1
+    while sizes.columns % (pieces * COLUMNS) or (
+        sizes.vocabulary * itemsize * m // pieces > _SCORES and pieces * COLUMNS < sizes.columns
+    ):
+        pieces += 1
+    return sizes.columns // pieces
 
 
 @njit(cache=True)
