@@ -48,6 +48,8 @@ def main(parts: tuple[str, ...], device: str, output: Path) -> None:
         click.echo(f"{part}: {time.perf_counter() - start:.0f} s")
         for line in ratios(results["parts"][part]):
             click.echo(f"  {line}")
+        if note := results["parts"][part].get("ways_note"):
+            click.echo(f"  {note}")
         # after each part: a later one that fails, or is stopped, takes nothing with it
         results["seconds"] = time.perf_counter() - began
         write_json(output, results)

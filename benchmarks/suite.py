@@ -20,6 +20,7 @@ from benchmarks import growth
 from benchmarks.baselines import PHASES, AsDescribed, BareProgram, project_by_sorting, unrolled
 from benchmarks.floors import bandwidth, four_products, gemm_rate, take_turns, transformer_flops
 from benchmarks.growth import transformer
+from benchmarks.in_jax import MISSING, available, policy_gradient_in_jax
 from llbook.experiments.perceptron import PerceptronConfig, build_task
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
@@ -181,8 +182,63 @@ def projection(device: str, *, steps: int = 2000, size: int = 4096, sample: int 
     return result
 
 
+WAYS: dict[str, dict[str, int]] = {
+    f"N = {size}, width {hidden}": {
+        "size": size,
+        "hidden": hidden,
+        "length": length,
+        "vocabulary": vocabulary,
+    }
+    for size, hidden, length, vocabulary in (
+        (64, 32, 32, 400),
+        (256, 32, 32, 400),
+        (64, 128, 64, 1000),
+    )
+}
+
+
+def ways(
+    cases: dict[str, dict[str, int]] = WAYS, *, steps: int = 4, rounds: int = 3
+) -> tuple[Numbers, str]:
+    """Seconds a step of training and adjoint by each way to compute them, and what was left out.
+
+    ``here``, the engine with its compiled kernel; ``operators``, the engine with PyTorch's
+    operators; ``JAX``, if it is installed.
+    """
+    result: Numbers = {}
+    for name, shape in cases.items():
+        tasks = {
+            "here": transformer(**shape),
+            "operators": transformer(**shape, kernel="operators"),
+        }
+        policy = constant_policy(tasks["here"], steps)
+        do: dict[str, Callable[[], Tensor]] = {
+            way: lambda task=task, policy=policy: policy_gradient(task, policy, train(task, policy))
+            for way, task in tasks.items()
+        }
+        if available():
+            in_jax = policy_gradient_in_jax(tasks["here"])
+            do["JAX"] = lambda in_jax=in_jax, policy=policy: in_jax(policy)
+        found = {way: function() for way, function in do.items()}
+        seconds = take_turns(do, rounds=rounds)
+        others = [way for way in do if way != "here"]
+        result[name] = {
+            "sizes": shape,
+            "seconds": {way: of / steps for way, of in seconds.items()},
+            "times_faster": {way: seconds[way] / seconds["here"] for way in others},
+            "agreement": {way: error(found[way], found["here"]) for way in others},
+        }
+    return result, "" if available() else MISSING
+
+
 def language_model(
-    device: str, *, size: int = 256, vocabulary: int = 1000, hidden: int = 128, rounds: int = 2
+    device: str,
+    *,
+    size: int = 256,
+    vocabulary: int = 1000,
+    hidden: int = 128,
+    rounds: int = 2,
+    cases: dict[str, dict[str, int]] = WAYS,
 ) -> Numbers:
     """Forward and backward of one step of the search, against baseline (a) and counted FLOPs."""
     shape = {"size": size, "vocabulary": vocabulary, "hidden": hidden}
@@ -233,6 +289,7 @@ def language_model(
         "desired": flops["gradient"] / rate,
     }
     adjoint = ("costate products", "desired")
+    compared, note = ways(cases, rounds=rounds) if device == "cpu" else ({}, "")
     products, curvature = task.costate_products(theta, weights, costate)
     low_products, low_curvature = low.costate_products(theta, weights, costate)
     return {
@@ -252,6 +309,8 @@ def language_model(
         "floor": floor,
         "times_floor": {phase: table["ours"][phase] / floor[phase] for phase in floor}
         | {"adjoint": sum(table["ours"][p] for p in adjoint) / sum(floor[p] for p in adjoint)},
+        "ways": compared,
+        "ways_note": note,
         "agreement": {
             "contributions": error(baseline.contributions(theta, costate), products),
             "curvature": error(baseline.curvature(theta, weights, costate), curvature),

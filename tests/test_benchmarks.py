@@ -19,13 +19,16 @@ from benchmarks.baselines import (
 )
 from benchmarks.floors import gemm_rate, take_turns, transformer_flops
 from benchmarks.growth import fit_line, transformer
+from benchmarks.in_jax import policy_gradient_in_jax
 from llbook.experiments.perceptron import PerceptronConfig, build_task
 from llbook.optimal.adjoint import policy_gradient
-from llbook.optimal.process import train
+from llbook.optimal.process import constant_policy, train
 from llbook.optimal.simplex import project
 from llbook.report import speed as speed_report
+from llbook.tasks.transformer import PAD
 
 STEPS = 6
+TINY = {"size": 4, "vocabulary": 20, "length": 6, "hidden": 16}
 
 
 def perceptron_task():
@@ -99,7 +102,7 @@ def test_counted_products_are_those_that_run():
     counting = {
         aten.addmm_: lambda _, a, b, **more: 2 * a[0] * a[1] * b[1]
     }  # in place, it is not counted
-    task = transformer(size=3, vocabulary=40, length=5, hidden=16)
+    task = transformer(size=3, vocabulary=40, length=5, hidden=16, kernel="operators")
     flops = transformer_flops(task.architecture, 3, 5)
     attention = 2.0 * 15 * 2 * task.architecture.layers * 5 * 16
     weights = torch.full((3,), 1 / 3)
@@ -132,7 +135,7 @@ def test_command_measures_and_writes(tmp_path, monkeypatch):
         "perceptron": lambda device: suite.perceptron(device, steps=40, size=64, sample=2),
         "projection": lambda device: suite.projection(device, steps=40, size=64, sample=2),
         "language model": lambda device: suite.language_model(
-            device, size=4, vocabulary=20, hidden=16, rounds=1
+            device, size=4, vocabulary=20, hidden=16, rounds=1, cases={"tiny": TINY}
         ),
     }
     monkeypatch.setattr(suite, "PARTS", small)
@@ -148,6 +151,26 @@ def test_command_measures_and_writes(tmp_path, monkeypatch):
     assert written["parts"]["projection"]["usual step"]["agreement"] < 1e-5
     assert max(written["parts"]["language model"]["agreement"].values()) < 1e-3
     assert 0 < written["parts"]["language model"]["bfloat16_error"]["curvature"] < 0.1
+
+
+def test_jax_finds_the_same_gradient():
+    pytest.importorskip("jax", reason="an optional baseline")
+    task = transformer(**TINY, learning_rate=0.2)
+    task.training[0, 4:] = PAD
+    policy = constant_policy(task, STEPS)
+    expected = policy_gradient(task, policy, train(task, policy))
+    assert suite.error(policy_gradient_in_jax(task)(policy), expected) < 1e-4
+
+
+def test_without_jax_the_rest_is_measured(monkeypatch):
+    monkeypatch.setattr(suite, "available", lambda: False)
+    found, note = suite.ways({"tiny": TINY}, rounds=1)
+    assert "not installed" in note
+    assert set(found["tiny"]["seconds"]) == {"here", "operators"}
+    assert found["tiny"]["agreement"]["operators"] < 1e-4
+    results = {"parts": {"language model": {"ways": found}}}
+    assert "PyTorch's operators" in speed_report.ways_table(results)
+    assert speed_report.ways_table({"parts": {"language model": {}}}) == ""
 
 
 def test_page_expects_what_is_measured():

@@ -15,6 +15,7 @@ from llbook.runs.folders import records_folder
 
 __all__ = [
     "PARTS",
+    "WAYS",
     "SpeedConfig",
     "floor_table",
     "growth_table",
@@ -26,6 +27,7 @@ __all__ = [
     "seeds_table",
     "speed_path",
     "target_table",
+    "ways_table",
 ]
 
 
@@ -38,6 +40,13 @@ class SpeedConfig(Parameters):
 Numbers = Mapping[str, Any]
 
 PARTS = ("machine", "perceptron", "projection", "language model", "seeds", "growth", "import")
+
+
+WAYS = {
+    "here": "the compiled kernel",
+    "operators": "PyTorch's operators",
+    "JAX": "JAX, a scan with checkpoints",
+}
 
 
 def speed_path() -> Path:
@@ -174,6 +183,25 @@ def floor_table(results: Numbers) -> str:
         floor = number(total / sum(found["floor"].values()), 2) if name == "ours" else ""
         rows.append((label, number(total), number(against / total, 2), floor))
     return table(("one step, forward and backward", "seconds", "times faster", "times floor"), rows)
+
+
+def ways_table(results: Numbers) -> str:
+    """Training and adjoint of the language model by each way that was measured, a step of each."""
+    rows = []
+    for name, of in results["parts"]["language model"].get("ways", {}).items():
+        for way, seconds in of["seconds"].items():
+            ratio = of["times_faster"].get(way)
+            agreement = of["agreement"].get(way)
+            rows.append(
+                (
+                    f"{name}, {WAYS[way]}",
+                    number(seconds * 1e3),
+                    "" if ratio is None else number(ratio, 2),
+                    "" if agreement is None else number(agreement, 1),
+                )
+            )
+    columns = ("a step of", "milliseconds", "here is times faster", "gradients differ by")
+    return table(columns, rows) if rows else ""
 
 
 def seeds_table(results: Numbers) -> str:

@@ -50,10 +50,10 @@ def _fma(builder: Any, kind: ir.Type, name: str, *factors: Any) -> Any:
 
 
 @intrinsic
-def apart(_):  # type: ignore[no-untyped-def]
+def apart(_):
     """Keeps the function that it stands in out of its callers' code: they compile sooner."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         builder.function.attributes.add("noinline")
         return context.get_dummy_value()
 
@@ -64,12 +64,13 @@ def _tile(rows: int, vectors: int) -> Callable[..., None]:
     """A tile of c (+)= a b: ``rows`` rows from i, ``vectors`` vectors of columns from j."""
 
     @intrinsic
-    def tile(_, c, a, b, i, j, depth, fresh):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def tile(_, c, a, b, i, j, depth, fresh):
+        def codegen(context, builder, signature, args):
             wide = signature.args[0].dtype.bitwidth
             scalar = context.get_data_type(signature.args[0].dtype)
             lanes = _BYTES * 8 // wide
-            vector, i, j, depth, fresh = ir.VectorType(scalar, lanes), *args[3:]
+            vector = ir.VectorType(scalar, lanes)
+            i, j, depth, fresh = args[3:]
             arrays = [
                 context.make_array(kind)(context, builder, value)
                 for kind, value in zip(signature.args[:3], args[:3], strict=True)
@@ -128,8 +129,8 @@ def _tile(rows: int, vectors: int) -> Callable[..., None]:
                     builder.store(fresh_sums[r * vectors + n], at(row, n), align=wide // 8)
             return context.get_dummy_value()
 
-        place = types.int64
-        return types.void(c, a, b, place, place, place, types.boolean), codegen
+        numbers = (types.int64, types.int64, types.int64)
+        return types.void(c, a, b, *numbers, types.boolean), codegen
 
     return tile
 
@@ -139,10 +140,10 @@ _tile_12, _tile_11 = _tile(1, 2), _tile(1, 1)
 
 
 @intrinsic
-def _any(_, array):  # type: ignore[no-untyped-def]
+def _any(_, array):
     """The array with strides that the compiler does not know: one compilation for all."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         return impl_ret_borrowed(context, builder, signature.return_type, args[0])
 
     return array.copy(layout="A")(array), codegen
@@ -194,10 +195,10 @@ def transpose(a, b):  # pragma: no cover - compiled
 
 
 @intrinsic
-def exponential(_, x):  # type: ignore[no-untyped-def]
+def exponential(_, x):
     """e^x for float32 or float64 x ≤ 88; below the least normal number, that number."""
 
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):
         wide = signature.args[0].bitwidth
         kind, name = context.get_data_type(signature.args[0]), f"f{wide}"
         mantissa, bias, terms = (23, 127, 7) if wide == 32 else (52, 1023, 13)
