@@ -315,7 +315,7 @@ def _map(policy: Tensor) -> np.ndarray:
     return torch.stack([piece.mean(1) for piece in pieces], 1).float().numpy()
 
 
-_SEEDS = (0, 1, 2)
+_SEEDS = (0, 1)
 _STATIC = "tracin,influence,pds-one-sweep,pds"
 _LOSSES = "hardest,easiest,self-paced,rho"
 _ONLINE = "hardest,rho,grad-match,greedy,controller,groups,look-ahead-5"
