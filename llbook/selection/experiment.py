@@ -379,9 +379,8 @@ LANGUAGE_MODEL = _SelectionExperiment(
     sweeps={
         # of the language model's setting of that name, whose records have the best known
         "short": [
-            {"steps": 40, "size": 64, "vocabulary": 350, "epochs": 0, "seed": seed}
+            {"steps": 40, "size": 64, "vocabulary": 350, "epochs": 0}
             | {"methods": "hardest,easiest,rho,greedy,controller,groups,tracin,pds-one-sweep"}
-            for seed in _SEEDS
         ],
     },
     code=(*language_model.LANGUAGE_MODEL.code, *_CODE),
