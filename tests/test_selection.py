@@ -345,6 +345,19 @@ def test_a_run_has_a_row_for_every_policy():
     assert without["names"].tolist() == ["uniform", "rho"] and "maps" not in without
 
 
+def test_the_language_model_has_its_perturbed_stories():
+    small = {"corpus": "grammar", "size": 12, "desired_size": 8, "length": 10, "vocabulary": 120}
+    small |= {"hidden": 8, "heads": 2, "steps": 4, "epochs": 0, "methods": "greedy,groups"}
+    config = experiment.LanguageSelectionConfig.from_flat(small)
+    assert int(experiment.spoilt(config).sum()) == 6
+    arrays = experiment.LANGUAGE_MODEL.compute(config)
+    assert arrays["names"].tolist() == ["uniform", "greedy", "groups"]
+    # two weights in all, by group: one above the other, whichever it is
+    assert arrays["history_auroc"][2] in (0, 1)
+    with pytest.raises(TypeError, match="expected a perceptron or a language model, got _Methods"):
+        experiment.spoilt(experiment._Methods.model_construct())
+
+
 def test_parameters_are_checked():
     with pytest.raises(ParameterError, match="methods: got 'gredy'; did you mean 'greedy'"):
         SelectionConfig.from_flat({"methods": "uniform,gredy"})

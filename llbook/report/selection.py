@@ -14,23 +14,7 @@ from llbook.runs.run import Run
 from llbook.selection.experiment import BEST, ORDER, TOTALS
 from llbook.selection.methods import METHODS
 
-__all__ = ["SOURCES", "attained", "methods_table", "percent", "row_names", "shares_over"]
-
-SOURCES = {
-    "hardest": "kawaguchi2020ordered",
-    "easiest": "shah2020choosing",
-    "self-paced": "kumar2010selfpaced",
-    "rho": "mindermann2022rho",
-    "grad-match": "killamsetty2021gradmatch",
-    "greedy": "wang2024greats",
-    "tracin": "pruthi2020tracin",
-    "influence": "koh2017",
-    "pds-one-sweep": "gu2025pds",
-    "pds": "gu2025pds",
-    "metagradient": "engstrom2025metagradient",
-    "groups": "fan2024doge",
-}
-"""Method → its entry in the bibliography."""
+__all__ = ["attained", "methods_table", "percent", "row_names", "shares_over"]
 
 
 def row_names(run: Run) -> list[str]:
