@@ -104,7 +104,9 @@ def test_what_is_called_proved_has_a_proof_on_its_page():
 def test_tables_show_item_value_and_mark(found):
     rows = report.entries_table(found).splitlines()[2:]
     for verdict, row in zip(found, rows, strict=True):
-        assert row.startswith(f"| {ITEMS[verdict.key].title} |")
+        assert row.startswith(
+            f'| <span id="{report.anchor(verdict.key)}">{ITEMS[verdict.key].title}</span> |'
+        )
         assert row.endswith(f"| {MARKS[verdict.word]} {verdict.word} |")
     assert len(report.statements_table().splitlines()) == 2 + len(report.STATEMENTS)
 
