@@ -318,7 +318,7 @@ def test_auroc_and_agreement():
 
 def test_wrong_labels_are_the_flipped_ones():
     config = SelectionConfig.from_flat(TOY | {"label_noise": 0.3})
-    flipped = experiment.wrong(config)
+    flipped = experiment.spoilt(config)
     assert 0 < int(flipped.sum()) < 40
     clean = build_task(
         config.model_copy(update={"data": config.data.model_copy(update={"label_noise": 0.0})})

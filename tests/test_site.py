@@ -356,6 +356,62 @@ def test_law_is_turned_by_keyboard_and_by_dragging(book, tab):
     assert tab.heard == []
 
 
+def test_companion_is_filtered_by_keyboard_and_a_link_shows_its_row(book, tab):
+    tab.goto((book / "html" / "companion.html").as_uri())
+    said = tab.locator(".companion-filter [role=status]")
+    total = int(re.fullmatch(r"(\d+) of \1 items", said.text_content())[1])
+    rows = tab.locator(".companion:not(.settings) tbody tr:visible")
+    assert rows.count() == total
+    verdict = tab.get_by_label("Verdict")
+    verdict.focus()
+    tab.keyboard.press("ArrowDown")
+    chosen = verdict.input_value()
+    shown = rows.count()
+    assert 0 < shown < total
+    assert said.text_content() == f"{shown} of {total} items"
+    for row in rows.all():
+        words = row.locator("td").all_text_contents()
+        assert words[-1].strip() == chosen or chosen == "proved or drawn"
+    tab.get_by_label("Part").select_option(index=2)
+    assert rows.count() < shown
+    tab.goto((book / "html" / "perceptron.html").as_uri())
+    tab.locator(".figure-tools a", has_text="Paper and companion").first.click()
+    assert tab.url.endswith("companion.html#item-5a")
+    assert tab.locator("#item-5a").is_visible()
+    assert tab.heard == []
+
+
+def test_a_link_shows_what_it_leads_to(book, tab):
+    tab.goto((book / "html" / "maximum_principle.html").as_uri())
+    link = tab.locator("article a[href='#thm-mp-pontryagin']").first
+    link.focus()
+    preview = tab.get_by_role("tooltip")
+    preview.wait_for()
+    assert "Pontryagin" in preview.text_content()
+    assert preview.locator("mjx-container").count() > 1
+    assert link.get_attribute("aria-describedby") == preview.get_attribute("id")
+    tab.keyboard.press("Escape")
+    assert preview.count() == 0
+    for address in ("#equation-", "#fig-", "bibliography.html#"):
+        tab.mouse.move(0, 0)
+        tab.locator(f"article p a.reference[href*='{address}']").first.hover()
+        preview.wait_for()
+        assert preview.text_content().strip()
+    assert tab.heard == []
+
+
+@pytest.mark.parametrize("name", pages(ROOT))
+def test_page_says_what_it_is_and_when_it_was_built(book, name):
+    page = (book / "html" / f"{name}.html").read_text(encoding="utf-8")
+    for mark in ('name="citation_title"', 'name="citation_author"', 'property="og:title"'):
+        assert mark in page
+    assert re.search(r"Built on \d{4}-\d\d-\d\d", page)
+    assert 'rel="canonical"' not in page  # no address is configured
+    for record in re.findall(r'href="execution.html#(record-[^"]+)"', page):
+        execution = (book / "html" / "execution.html").read_text(encoding="utf-8")
+        assert f'id="{record}"' in execution
+
+
 def test_without_scripts_a_sentence_stands_for_what_is_interactive(book, chromium):
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()

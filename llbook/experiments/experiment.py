@@ -39,6 +39,7 @@ REGISTERED: tuple[str, ...] = (
     "llbook.experiments.explorer:PERCEPTRON",
     "llbook.experiments.explorer:LANGUAGE_MODEL",
     "llbook.selection.experiment:SELECTION",
+    "llbook.selection.experiment:LANGUAGE_MODEL",
 )
 """Where every experiment is found: ``module:name``, a line each."""
 

@@ -46,7 +46,11 @@ def execution_text(facts: Mapping[str, Any], records: str = "records") -> str:
             _table(
                 ["file", "run", "time it took"],
                 [
-                    [f"`{name}`", f"`{run['id']}`", _time(run["seconds"])]
+                    [
+                        f'<span id="record-{run["id"]}"></span>`{name}`',
+                        f"`{run['id']}`",
+                        _time(run["seconds"]),
+                    ]
                     for name, run in sorted(recorded.items())
                 ],
             ),

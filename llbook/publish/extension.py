@@ -3,8 +3,11 @@
 - The bibliography announces a list to screen readers whose children are no list items.
 - Beside the executed notebook, a page offers the text that it was made from.
 - The reference of the package lists what the modules have, without a list to keep.
+- Pages describe themselves to search engines and to those who cite them, and say in their foot when and
+  from which commit they were built. With ``html: baseurl:`` in ``_config.yml`` they have their canonical
+  address, social cards and a sitemap.
 - With ``LLBOOK_REPOSITORY`` (``https://github.com/OWNER/NAME``) set, notebooks get
-  buttons that open them in Colab and Binder, from the branch :data:`LAUNCH_BRANCH`.
+  buttons that open them in Colab and Binder, from the branch :data:`LAUNCH_BRANCH`, and pages one for issues.
 - With ``LLBOOK_PDF``, the path of the book as one PDF, every page offers it.
 """
 
@@ -15,8 +18,11 @@ import importlib.util
 import os
 import pkgutil
 import re
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from llbook.runs.provenance import commit, now
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -58,7 +64,10 @@ def book_pdf() -> Path | None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
+    app.setup_extension("sphinxext.opengraph")
+    app.setup_extension("llbook.publish.previews")
     app.connect("config-inited", _launch_buttons)
+    app.connect("config-inited", _address)
     app.connect("source-read", _list_modules)
     app.connect("autodoc-process-docstring", _bars)
     app.connect("autodoc-skip-member", _skip)
@@ -75,12 +84,44 @@ def _launch_buttons(app: Sphinx, config: Config) -> None:
         "repository_branch": LAUNCH_BRANCH,
         "path_to_docs": "",
         "use_repository_button": True,
+        "use_issues_button": True,
         "launch_buttons": {
             "notebook_interface": "jupyterlab",
             "binderhub_url": "https://mybinder.org",
             "colab_url": "https://colab.research.google.com",
         },
     }
+
+
+def _address(app: Sphinx, config: Config) -> None:
+    """The foot of the pages, and what depends on the address of the site."""
+    built, found = now()[:10], commit()
+    foot = f"Built on {built}"
+    if name := found["commit"]:
+        foot += f" from commit {name[:7]}" + " with changes" * bool(found["dirty"])
+    config.html_theme_options["extra_footer"] = f"<p>{foot}.</p>"
+    config.ogp_site_name = config.html_title
+    config.ogp_site_url = config.html_baseurl or ""
+    config.ogp_social_cards = {"enable": bool(config.html_baseurl)}
+    if config.html_baseurl:
+        app.setup_extension("sphinx_sitemap")
+        config.sitemap_url_scheme = "{link}"
+
+
+def _citation(app: Sphinx, pagename: str, title: str) -> str:
+    """Meta tags by which a page is found and cited."""
+    facts = {
+        "title": f"{re.sub('<[^>]*>', '', title)}. {app.config.html_title}",
+        "author": app.config.author,
+        "publication_date": app.config.copyright,
+        "online_date": now()[:10].replace("-", "/"),
+    }
+    if address := app.config.html_baseurl:
+        facts["public_url"] = f"{address.rstrip('/')}/{app.builder.get_target_uri(pagename)}"
+    return "".join(
+        f'<meta name="citation_{name}" content="{escape(str(value), quote=True)}" />\n'
+        for name, value in facts.items()
+    )
 
 
 def _list_modules(app: Sphinx, document: str, source: list[str]) -> None:
@@ -129,6 +170,8 @@ def _page(
             .replace('<div role="list" class="citation-list">', '<div class="citation-list">')
             .replace(' role="doc-biblioentry"', "")
         )
+    if doctree:
+        context["metatags"] += _citation(app, pagename, context["title"])
     for group in context.get("header_buttons", []):
         if group.get("label") != "download-buttons" or not doctree:
             continue

@@ -36,6 +36,7 @@ from llbook.report.numbers import table
 __all__ = ["arrange"]
 
 _SMALL_PRINT = re.compile(r'<p class="provenance">(.*)</p>', re.DOTALL)
+_RECORD = re.compile(r"run ([\w.-]+)(?= · recorded run)")
 _PLACE = re.compile(r"^% figure: (\S+)$", re.MULTILINE)
 _SECTION = re.compile(r"^(?:\([\w-]+\)=\n)?## ", re.MULTILINE)
 _PICTURES = {"image/svg+xml": "svg", "image/png": "png"}
@@ -125,8 +126,9 @@ class _Page:
     def list_runs(self) -> None:
         """Put the small print of all runs, each once."""
         if self._runs:
+            record = rf'<a href="{self._up}execution.html#record-\1">run \1</a>'
             items = "\n".join(
-                f'<li id="{self._run(n)}"><p class="provenance">{line}</p></li>'
+                f'<li id="{self._run(n)}"><p class="provenance">{_RECORD.sub(record, line)}</p></li>'
                 for n, line in enumerate(self._runs, 1)
             )
             self._text(f'## Runs of this page\n\n<ol class="runs">\n{items}\n</ol>', "runs")

@@ -5,15 +5,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from llbook.experiments.collecting import Arrays, Collector, SearchParameters, TrainingParameters
+from llbook.experiments import language_model
+from llbook.experiments.collecting import (
+    Arrays,
+    Collector,
+    SearchConfig,
+    SearchParameters,
+    TrainingParameters,
+)
 from llbook.experiments.experiment import Experiment
+from llbook.experiments.language_model import LanguageModelConfig, load_examples
 from llbook.experiments.perceptron import PERCEPTRON, PerceptronConfig, PerceptronData, build_task
 from llbook.measures.law import contributions, future_contributions, support
 from llbook.measures.objective import acceleration_ratio, loss_auc
@@ -26,7 +34,17 @@ from llbook.selection.studies import order_alone, policy_bits, quantised, totals
 from llbook.selection.tuning import tuned
 from llbook.tasks.task import Task
 
-__all__ = ["BEST", "ORDER", "SELECTION", "TOTALS", "SelectionConfig", "agreement", "auroc", "wrong"]
+__all__ = [
+    "BEST",
+    "LANGUAGE_MODEL",
+    "ORDER",
+    "SELECTION",
+    "TOTALS",
+    "SelectionConfig",
+    "agreement",
+    "auroc",
+    "spoilt",
+]
 
 BEST, TOTALS, ORDER = "best known", "best, totals alone", "best, order alone"
 STARTS = ("greedy", "static", "equal")
@@ -45,19 +63,9 @@ class _Selection(Section):
     )
 
 
-class SelectionConfig(PerceptronConfig):
-    """Methods of data selection on the perceptron; defaults are those of `laptop`."""
+class _Methods(SearchConfig):
+    """What the configurations of this room have beside those of their task."""
 
-    data: PerceptronData = PerceptronData(size=1024)
-    training: TrainingParameters = TrainingParameters(learning_rate=0.1, steps=500)
-    search: SearchParameters = SearchParameters(
-        method="two-stage",
-        epochs=200,
-        step_size=5e-6,
-        schedule="constant",
-        objective="sum",
-        measure_every=200,
-    )
     selection: _Selection = _Selection()
 
     @model_validator(mode="after")
@@ -76,6 +84,25 @@ class SelectionConfig(PerceptronConfig):
         return ["uniform", *(name for name in dict.fromkeys(named) if name != "uniform")]
 
 
+class SelectionConfig(PerceptronConfig, _Methods):
+    """Methods of data selection on the perceptron; defaults are those of `laptop`."""
+
+    data: PerceptronData = PerceptronData(size=1024)
+    training: TrainingParameters = TrainingParameters(learning_rate=0.1, steps=500)
+    search: SearchParameters = SearchParameters(
+        method="two-stage",
+        epochs=200,
+        step_size=5e-6,
+        schedule="constant",
+        objective="sum",
+        measure_every=200,
+    )
+
+
+class LanguageSelectionConfig(LanguageModelConfig, _Methods):
+    """Methods of data selection on the language model."""
+
+
 @dataclass(frozen=True)
 class _Row:
     """A policy and what it took to find it."""
@@ -89,7 +116,10 @@ class _Row:
     scores: Tensor | None = None
 
 
-class _SelectionExperiment(Experiment[SelectionConfig]):
+C = TypeVar("C", bound=_Methods)
+
+
+class _SelectionExperiment(Experiment[C]):
     """Its runs have a row per policy: uniform, the methods, the best known and its studies.
 
     Arrays: ``names`` (R,), text; ``history_*`` (R,), a number of each policy: ``objective``, J in nats;
@@ -103,10 +133,10 @@ class _SelectionExperiment(Experiment[SelectionConfig]):
     """
 
     def compute(
-        self, config: SelectionConfig, *, progress: bool = False, checkpoint: Path | None = None
+        self, config: C, *, progress: bool = False, checkpoint: Path | None = None
     ) -> Arrays:
         task, steps = self.build(config), config.training.steps
-        flipped = wrong(config)
+        flipped = spoilt(config)
         best = _best(task, config, progress) if config.search.epochs else None
         table = _Table(task, config, best, flipped)
         for name in config.names():
@@ -133,9 +163,7 @@ class _SelectionExperiment(Experiment[SelectionConfig]):
 class _Table:
     """Measures of one policy after another."""
 
-    def __init__(
-        self, task: Task, config: SelectionConfig, best: _Row | None, flipped: Tensor
-    ) -> None:
+    def __init__(self, task: Task, config: _Methods, best: _Row | None, flipped: Tensor) -> None:
         self.task, self.best, self.flipped = task, best, flipped
         self.coded = config.selection.studies
         self.names: list[str] = []
@@ -205,7 +233,7 @@ class _Table:
         return arrays | ({"maps": np.stack(self.maps)} if self.maps else {})
 
 
-def _best(task: Task, config: SelectionConfig, progress: bool) -> _Row:
+def _best(task: Task, config: _Methods, progress: bool) -> _Row:
     """The best policy that the searches from several starts find."""
     found = []
     for start in STARTS[: config.selection.best_starts]:
@@ -219,8 +247,17 @@ def _best(task: Task, config: SelectionConfig, progress: bool) -> _Row:
     return _Row(BEST, best.policy, best.process, best.history[-1]["evaluations"], sum(spent))
 
 
-def wrong(config: PerceptronConfig) -> Tensor:
-    """Which training labels are flipped, shape (N,), boolean."""
+def spoilt(config: SearchConfig) -> Tensor:
+    """Which training examples are spoilt, shape (N,), boolean: flipped labels, perturbed stories.
+
+    Raises:
+        TypeError: a configuration of another task.
+    """
+    if isinstance(config, LanguageModelConfig):
+        perturbed = torch.from_numpy(load_examples(config)[1].perturbed)
+        return perturbed.to(config.torch_device())
+    if not isinstance(config, PerceptronConfig):
+        raise TypeError(f"expected a perceptron or a language model, got {type(config).__name__}")
     noisy = build_task(config).training.signed
     data = config.data.model_copy(update={"label_noise": 0.0})
     clean = build_task(config.model_copy(update={"data": data})).training.signed
@@ -278,12 +315,16 @@ def _map(policy: Tensor) -> np.ndarray:
     return torch.stack([piece.mean(1) for piece in pieces], 1).float().numpy()
 
 
-_SEEDS = (0, 1)
+_SEEDS = (0, 1, 2)
 _STATIC = "tracin,influence,pds-one-sweep,pds"
 _LOSSES = "hardest,easiest,self-paced,rho"
 _ONLINE = "hardest,rho,grad-match,greedy,controller,groups,look-ahead-5"
 # at the paper's scale; the best known policies are records of the perceptron
 _FULL = {"size": 4096, "steps": 2000, "epochs": 0}
+_CODE = (
+    *("llbook.selection", "llbook.theory.influence", "llbook.theory.flows"),
+    *("llbook.tasks.least_squares", "llbook.experiments.perceptron"),
+)
 
 SELECTION = _SelectionExperiment(
     name="selection",
@@ -319,12 +360,29 @@ SELECTION = _SelectionExperiment(
         ],
         "paper-noise": [
             _FULL
-            | {"initialisation": "linear", "desired_size": 512, "label_noise": 0.2}
+            | {"initialisation": "linear", "desired_size": 512, "label_noise": noise}
             | {"methods": "hardest,rho,greedy,controller,tracin,pds-one-sweep"}
+            for noise in (0.03, 0.2)
         ],
     },
-    code=(
-        *(*PERCEPTRON.code, "llbook.selection", "llbook.theory.influence"),
-        *("llbook.theory.flows", "llbook.tasks.least_squares"),
-    ),
+    code=(*PERCEPTRON.code, *_CODE),
+)
+
+LANGUAGE_MODEL = _SelectionExperiment(
+    name="language-selection",
+    config=LanguageSelectionConfig,
+    build=language_model.build_task,
+    measure=Collector,
+    facts=language_model.LANGUAGE_MODEL.facts,
+    known_by_facts=language_model.LANGUAGE_MODEL.known_by_facts,
+    libraries=(*language_model.LANGUAGE_MODEL.libraries, "scipy"),
+    sweeps={
+        # of the language model's setting of that name, whose records have the best known
+        "short": [
+            {"steps": 40, "size": 64, "vocabulary": 350, "epochs": 0, "seed": seed}
+            | {"methods": "hardest,easiest,rho,greedy,controller,groups,tracin,pds-one-sweep"}
+            for seed in _SEEDS
+        ],
+    },
+    code=(*language_model.LANGUAGE_MODEL.code, *_CODE),
 )

@@ -112,11 +112,10 @@ def windows(
     )
     threads = min(get_num_threads(), blocks)
     if threads == 1:
-        for block in range(blocks):
-            _block(*arguments, block)
+        _blocks(*arguments, 0, 1)
     else:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda block: _block(*arguments, block), range(blocks)))
+            list(pool.map(lambda thread: _blocks(*arguments, thread, threads), range(threads)))
     gradient = torch.zeros_like(theta)
     if rows:
         at, total = 0, totals[0]
@@ -132,28 +131,25 @@ def windows(
 
 
 @njit(cache=True, nogil=True)
-def _block(
-    theta, direction, dual, examples, order, weights, sizes, values, totals, block
+def _blocks(
+    theta, direction, dual, examples, order, weights, sizes, values, totals, first, step
 ):  # pragma: no cover - compiled
-    """The share of a block in all examples, its sum in its own of ``totals``."""
+    """Every ``step``-th block from ``first``, the sum of each in its own of ``totals``."""
     blocks = len(totals)
     used, rest = len(weights), len(order) - len(weights)
-    total, buffers = totals[block], _buffers(theta, sizes, dual)
-    total[:] = 0
-    first, last = block * used // blocks, (block + 1) * used // blocks
-    without = used + block * rest // blocks
-    end = used + (block + 1) * rest // blocks
-    n = first
-    while n < end:
-        if n == last:
-            n = without
-            if n == end:
-                break
-        weight = weights[n] if n < used else theta[0]
-        values[n] = _window(
-            theta, direction, dual, examples[order[n]], n < used, weight, sizes, buffers, total
-        )
-        n += 1
+    buffers = _buffers(theta, sizes, dual)
+    for block in range(first, blocks, step):
+        total = totals[block]
+        total[:] = 0
+        low, high = block * used // blocks, (block + 1) * used // blocks
+        skipped = used + block * rest // blocks - high  # of those with a weight, and before
+        for i in range(low, high + (block + 1) * rest // blocks - block * rest // blocks):
+            reverse = i < high
+            n = i if reverse else i + skipped
+            values[n] = _window(
+                theta, direction, dual, examples[order[n]], reverse,
+                weights[n] if reverse else theta[0], sizes, buffers, total,
+            )  # fmt: skip
 
 
 class _Buffers(NamedTuple):
@@ -191,9 +187,13 @@ def _room(like, layers, rows, columns):  # pragma: no cover - compiled
 
 @njit(cache=True)
 def _chunk(sizes, m, itemsize):  # pragma: no cover - compiled
-    """Positions at once in the head: as many as keep its scores in the cache."""
-    most = _SCORES // (sizes.vocabulary * itemsize * (m // sizes.columns))
-    return min(sizes.columns, max(COLUMNS, most - most % COLUMNS))
+    """Positions at once in the head, a part of all: as many as keep its scores in the cache."""
+    pieces = 1
+    while sizes.columns % (pieces * COLUMNS) or (
+        sizes.vocabulary * itemsize * m // pieces > _SCORES and pieces * COLUMNS < sizes.columns
+    ):
+        pieces += 1
+    return sizes.columns // pieces
 
 
 @njit(cache=True)

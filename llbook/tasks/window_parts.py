@@ -160,6 +160,7 @@ def attend(mixed, qkv, share, slope, work, sums, heads, scale, n, dual):  # prag
     """
     apart()
     real = mixed.dtype.type
+    zero = real(0)
     hidden = len(mixed)
     size = hidden // heads
     top, total = sums[0], sums[1]
@@ -171,22 +172,23 @@ def attend(mixed, qkv, share, slope, work, sums, heads, scale, n, dual):  # prag
         product(p, k[:, :n].T, q[:, :n], True)
         top[:] = -np.inf
         total[:] = 0
+        # whole rows and a choice: the compiler makes vectors of that, not of parts of rows
         for j in range(n):
             row = p[j]
-            for i in range(j, n):
-                top[i] = max(top[i], row[i])
+            for i in range(n):
+                top[i] = row[i] if (i >= j) & (row[i] > top[i]) else top[i]
         for j in range(n):
             row = p[j]
-            row[:j] = 0
-            for i in range(j, n):
-                row[i] = exponential(scale * (row[i] - top[i]))
-            for i in range(j, n):
+            for i in range(n):
+                each = exponential(scale * (row[i] - top[i]))
+                row[i] = each if i >= j else zero
+            for i in range(n):
                 total[i] += row[i]
         for i in range(n):
             total[i] = real(1) / total[i]
         for j in range(n):
             row = p[j]
-            for i in range(j, n):
+            for i in range(n):
                 row[i] *= total[i]
         product(out[:, :n], v[:, :n], p, True)
         if not dual:
@@ -198,7 +200,7 @@ def attend(mixed, qkv, share, slope, work, sums, heads, scale, n, dual):  # prag
             row, near = d[j], p[j]
             for i in range(n):
                 row[i] *= scale
-            for i in range(j, n):
+            for i in range(n):
                 total[i] += near[i] * row[i]
         for j in range(n):
             row, near, dp = d[j], p[j], work[j]
@@ -334,72 +336,81 @@ def head(
     """Mean over ``count`` targets y of l = log Σ exp z - z_y, z = Wᵀx, or of l̇ = p·ż - ż_y.
 
     With p = softmax(z): z̄ = w (p - e_y); where dual, z̄ = w p∘(ż - p·ż) and the
-    derivative in ż is w (p - e_y). Takes as many positions at once as ``scores`` holds.
+    derivative in ż is w (p - e_y). Takes as many positions at once as
+    ``scores`` has columns for.
     """
     apart()
-    real = x.dtype.type
-    vocabulary = w.shape[1]
-    parts = 2 if dual else 1
-    chunk = scores.shape[1] // parts
+    wide = scores.shape[1] // 2 if dual else scores.shape[1]
+    # tangents at the left: their places take z̄, beside x, and those of p what is beside ẋ
+    right = scores.shape[1] - wide
+    z, dz = scores[:, right:], scores[:, :wide]
     value = 0.0
-    top, share, mean, each = sums[0], sums[1], sums[2], sums[3]
-    for lo in range(0, n, chunk):
-        hi = min(lo + chunk, n)
-        wide = hi - lo
-        both = scores[:, : parts * wide]
-        # tangents at the left: their places take z̄, beside x, and those of p what is beside ẋ
-        z = both[:, (parts - 1) * wide :]
-        dz = both[:, :wide]
+    top, share, mean, zero = sums[0], sums[1], sums[2], x.dtype.type(0)
+    for lo in range(0, n, wide):
+        hi = lo + wide
         product(z, w.T, x[:, lo:hi], True)
         if dual:
             product(dz, w.T, x[:, n + lo : n + hi], True)
             product(dz, d.T, x[:, lo:hi], False)
-        top[:] = -np.inf
-        share[:] = 0
-        mean[:] = 0
-        each[:] = 0
-        for v in range(vocabulary):
-            row = z[v]
-            for i in range(wide):
-                top[i] = max(top[i], row[i])
-        last = min(hi, count) - lo
+        last = min(wide, count - lo)
+        picked = dz if dual else z
         for i in range(last):
-            each[i] = weight
-            if not dual:
-                value += top[i] - z[targets[lo + i], i]
-            else:
-                value -= dz[targets[lo + i], i]
-        for v in range(vocabulary):
-            row, tangent = z[v], dz[v]
-            for i in range(wide):
-                row[i] = exponential(row[i] - top[i])
-            for i in range(wide):
-                share[i] += row[i]
-            if dual:
-                for i in range(wide):
-                    mean[i] += row[i] * tangent[i]
+            value -= picked[targets[lo + i], i]
+        _exponentials(scores, sums, wide, dual)
         for i in range(last):
-            value += mean[i] / share[i] if dual else np.log(share[i])
+            value += mean[i] / share[i] if dual else top[i] + np.log(share[i])
         if not reverse:
             continue
         for i in range(wide):
-            share[i] = real(1) / share[i]
-            mean[i] *= share[i]
-            share[i] *= each[i]
-        for v in range(vocabulary):
-            row, tangent = z[v], dz[v]
-            for i in range(wide):
-                row[i] *= share[i]
-            if dual:
-                for i in range(wide):
-                    tangent[i] = row[i] * (tangent[i] - mean[i])
+            mean[i] /= share[i]
+            share[i] = weight / share[i] if i < last else zero
+        _slopes(scores, sums, wide, dual)
         for i in range(last):
             z[targets[lo + i], i] -= weight
-        product(x_bar[:, lo:hi], w, both[:, :wide], True)
+        product(x_bar[:, lo:hi], w, dz, True)
         transpose(x[:, lo:hi], turned)
         if dual:
             product(x_bar[:, lo:hi], d, z, False)
             product(x_bar[:, n + lo : n + hi], w, z, True)
             transpose(x[:, n + lo : n + hi], turned[wide:])
-        product(total, both, turned, False)
+        product(total, scores, turned, False)
     return value / count
+
+
+@njit(cache=True, fastmath=FLAGS)
+def _exponentials(scores, sums, wide, dual):  # pragma: no cover - compiled
+    """e^(z - top) over z, with top = max z, their sum and that of their products with ż."""
+    apart()
+    right = scores.shape[1] - wide
+    top, total, mean = sums[0], sums[1], sums[2]
+    top[:] = -np.inf
+    total[:] = 0
+    mean[:] = 0
+    for v in range(len(scores)):
+        row = scores[v, right:]
+        for i in range(wide):
+            top[i] = row[i] if row[i] > top[i] else top[i]
+    for v in range(len(scores)):
+        row, tangent = scores[v, right:], scores[v]
+        for i in range(wide):
+            row[i] = exponential(row[i] - top[i])
+        for i in range(wide):
+            total[i] += row[i]
+        if dual:
+            for i in range(wide):
+                mean[i] += row[i] * tangent[i]
+
+
+@njit(cache=True, fastmath=FLAGS)
+def _slopes(scores, sums, wide, dual):  # pragma: no cover - compiled
+    """w p over the exponentials, w p∘(ż - p·ż) over ż."""
+    apart()
+    right = scores.shape[1] - wide
+    share, mean = sums[1], sums[2]
+    for v in range(len(scores)):
+        row, tangent = scores[v, right:], scores[v]
+        for i in range(wide):
+            row[i] *= share[i]
+        if dual:
+            for i in range(wide):
+                tangent[i] = row[i] * (tangent[i] - mean[i])
