@@ -58,9 +58,13 @@ def root(tmp_path):
     (folder / "book").mkdir(parents=True)
     shutil.copy(ROOT / "_config.yml", folder)
     shutil.copy(ROOT / "book" / "references.bib", folder / "book")
-    (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters:\n- file: page\n")
+    shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static")
+    (folder / "_toc.yml").write_text(
+        "format: jb-book\nroot: intro\nchapters:\n- file: page\n- file: guide\n"
+    )
     (folder / "book" / "intro.md").write_text(NOTEBOOK)
     (folder / "book" / "page.md").write_text(PAGE)
+    (folder / "book" / "guide.md").write_text("# A guide\n")
     return folder
 
 
