@@ -11,12 +11,14 @@ TORCH ?= $(or $(HAS_TORCH),default)
 TORCH_VERSION := 2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 FORCE ?=
+# HASHES=1: install nothing but files with the SHA-256 in locks/
+HASHES ?=
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup book pdf test bench types lock serve clean
+.PHONY: help setup book pdf test bench types lock hashes serve clean
 
 define SAME_TORCH
 @if [ -n '$(HAS_TORCH)' ] && [ '$(HAS_TORCH)' != '$(TORCH)' ]; then \
@@ -25,7 +27,7 @@ fi
 endef
 
 help: ## list the targets
-	@echo "make TARGET [PROFILE=smoke|laptop|paper] [TORCH=default|cpu] [PYTHON=python3.12] [JOBS=2]"
+	@echo "make TARGET [PROFILE=smoke|laptop|paper] [TORCH=default|cpu] [PYTHON=python3.12] [JOBS=2] [HASHES=1]"
 	@echo
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)$$/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
 
@@ -67,16 +69,19 @@ $(READY): requirements.lock pyproject.toml
 	  rm -rf $(VENV); \
 	  $$found -m venv $(VENV); \
 	fi
+ifneq ($(HASHES),)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/$(TORCH).txt
+else
 ifeq ($(TORCH),cpu)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --index-url $(CPU_INDEX) torch==$(TORCH_VERSION)
 endif
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+endif
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@echo '$(TORCH)' > $@
 
 # What PyTorch needs for a GPU is pinned by PyTorch itself and differs between platforms.
-lock: ## newest versions into requirements.lock, from pyproject.toml
-	@python3 -m venv build/lock && build/lock/bin/python -m pip install --quiet --disable-pip-version-check 'pip-tools>=7.5'
+lock: build/lock/bin/uv ## newest versions into requirements.lock and, with hashes, into locks/, from pyproject.toml
 	@rm -f build/lock/compiled.txt
 	@build/lock/bin/pip-compile --quiet --no-header --strip-extras --allow-unsafe \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
@@ -85,6 +90,23 @@ lock: ## newest versions into requirements.lock, from pyproject.toml
 	  awk '/^[^ #]/ {drop = /^(nvidia|cuda)-|^triton==/} !drop && !/^    #   (nvidia|cuda)-|^# / && NF' build/lock/compiled.txt \
 	  | sed -E 's/^([^ =]+==[^ +]+)\+[A-Za-z0-9.]+/\1/'; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
+	@$(MAKE) --no-print-directory hashes
+
+# default.txt is of PyPI: on Linux with what a GPU needs. In cpu.txt, Linux has PyTorch's CPU build.
+HASHED = build/lock/bin/uv --quiet pip compile --generate-hashes --no-header --no-annotate --python-version 3.11.9
+hashes: build/lock/bin/uv ## the SHA-256 of the files that requirements.lock may mean, into locks/
+	@mkdir -p locks
+	@$(HASHED) --universal --constraint requirements.lock --extra book --extra sweep --extra test \
+	  pyproject.toml --output-file build/lock/uv.txt
+	@sed -E "s/python_full_version < '3.13' and //g; s/ ; \(sys_platform == 'darwin'\) or \(sys_platform == 'linux'\)//" build/lock/uv.txt > build/lock/default.txt
+	@echo 'torch==$(TORCH_VERSION)+cpu' | $(HASHED) --no-deps --default-index $(CPU_INDEX) - --output-file build/lock/torch.txt
+	@{ echo '--extra-index-url $(CPU_INDEX)'; sed "s/+cpu/& ; sys_platform == 'linux'/" build/lock/torch.txt; \
+	  awk '/^[^ ]/ {drop = /^(nvidia|cuda)-|^triton==/} !drop' build/lock/default.txt \
+	  | sed "s/^torch==[^ ]*/& ; sys_platform == 'darwin'/"; } > build/lock/cpu.txt
+	@mv build/lock/default.txt build/lock/cpu.txt locks/
+
+build/lock/bin/uv:
+	@python3 -m venv build/lock && build/lock/bin/python -m pip install --quiet --disable-pip-version-check 'pip-tools>=7.5' 'uv>=0.9'
 
 serve: ## look at the built site at http://127.0.0.1:8000 (PORT=…)
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/html $(PORT)

@@ -267,11 +267,11 @@ def sweep(
     schema, base = _parameters(notebook, profile, None, ())
     from llbook.publish import sweep as sweeps
     from llbook.publish.kernel import Settings
-    from llbook.publish.schema import read_points
+    from llbook.publish.schema import assignment, read_points
 
     schema.stored_experiment()
     sets = read_points(file) if file is not None else [{}]
-    points = sweeps.sweep_points(schema, [_assignment(text) for text in axes], sets, base)
+    points = sweeps.sweep_points(schema, [*map(assignment, axes)], sets, base)
     done = sweeps.sweep(
         schema,
         Settings(_root() / "book", build_folder(), timeout=timeout, report=_say),
@@ -290,7 +290,12 @@ def sweep(
 
 @main.command()
 @click.argument("patterns", nargs=-1, metavar="[NAME]...")
-def records(patterns: tuple[str, ...]) -> None:
+@click.option(
+    "--policies",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Search their policies anew instead, into this folder, for a release.",
+)
+def records(patterns: tuple[str, ...], policies: Path | None) -> None:
     """Compute the recorded runs that are named, and write them to book/records.
 
     A NAME may hold * and ?. Runs that are in the run store are only written out, and
@@ -307,13 +312,15 @@ def records(patterns: tuple[str, ...]) -> None:
         return
     chosen: dict[str, None] = {}
     for pattern in patterns:
-        found = fnmatch.filter(experiments, pattern)
-        if not found:
+        if not (found := fnmatch.filter(experiments, pattern)):
             hint = nearest(pattern, experiments)
             raise UnknownName(f"no recorded run is called {pattern!r}; {hint}")
         chosen |= dict.fromkeys(found)
     _root()  # records are part of a checkout
     for name in chosen:
+        if policies is not None:
+            _say(f"policy: {experiments[name].deposit(name, policies)}")
+            continue
         experiments[name].write_records([name], progress=True)
         _say(f"record: {record_path(name)}")
 
@@ -431,15 +438,8 @@ def _parameters(
     schema = schemas.schema(source, name)
     pairs = [*overrides(profile, name).items()]
     pairs += schemas.read_file(file) if file is not None else []
-    pairs += [_assignment(text) for text in given]
+    pairs += map(schemas.assignment, given)
     return schema, schema.values(pairs)
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise ParameterError(f"-p: expected NAME=VALUE, got {text!r}")
-    return name, value
 
 
 def _say(line: str) -> None:

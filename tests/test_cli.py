@@ -676,6 +676,9 @@ def test_records_are_listed_and_written(build, tmp_path, monkeypatch):
         assert f"record: {path}" in written
         assert load_record(path).config["seed"] == seed
     assert re.search(r"perceptron-toy-seed2 +there", call("records").output)
+    deposited = call("records", "perceptron-toy-seed1", "--policies", str(tmp_path / "made")).output
+    assert "url='releases/download/v" in deposited and "error=" in deposited
+    assert (tmp_path / "made" / "perceptron-toy-seed1.npz").is_file()
     refused = call("records", "perceptron-other-*", "perceptron-tyo-seed2", expect=2).output
     assert "did you mean 'perceptron-toy-seed2'" in refused
     assert not [*tmp_path.glob("perceptron-other*")]

@@ -58,9 +58,13 @@ def root(tmp_path):
     (folder / "book").mkdir(parents=True)
     shutil.copy(ROOT / "_config.yml", folder)
     shutil.copy(ROOT / "book" / "references.bib", folder / "book")
-    (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters:\n- file: page\n")
+    shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static")
+    (folder / "_toc.yml").write_text(
+        "format: jb-book\nroot: intro\nchapters:\n- file: page\n- file: guide\n"
+    )
     (folder / "book" / "intro.md").write_text(NOTEBOOK)
     (folder / "book" / "page.md").write_text(PAGE)
+    (folder / "book" / "guide.md").write_text("# A guide\n")
     return folder
 
 
@@ -222,6 +226,8 @@ def test_what_was_read_by_a_clock_since_set_back_is_read_again(build, root):
 def test_launch_buttons_lead_to_what_the_build_makes(build, root, monkeypatch):
     monkeypatch.setenv("LLBOOK_REPOSITORY", "https://github.com/owner/name")
     monkeypatch.setenv("LLBOOK_REVISION", "0123abc")
+    (root / "locks").mkdir()
+    (root / "locks" / "cpu.txt").write_text("torch==1.0 --hash=sha256:0\n")
     page = build().with_name("intro.html").read_text()
     base = rf"owner/name/(?:blob/)?{LAUNCH_BRANCH}(?:\?urlpath=lab/tree)?/"
     colab, binder = (
@@ -232,9 +238,30 @@ def test_launch_buttons_lead_to_what_the_build_makes(build, root, monkeypatch):
         launched = root / "build" / "launch" / re.split(base, address)[1]
         first, *rest = nbformat.read(launched, as_version=4).cells
         assert '"llbook @ git+https://github.com/owner/name@0123abc"' in first.source
+        assert "--constraint https://github.com/owner/name/raw/0123abc/requirements.lock" in (
+            first.source
+        )
+        assert 'cpu = "" if has_gpu else "--extra-index-url https://download' in first.source
         assert any("steps" in cell.source for cell in rest)
-    requirements = (root / "build" / "launch" / "requirements.txt").read_text()
-    assert requirements.startswith("llbook @ git+https://github.com/owner/name@0123abc\n")
+    launch = root / "build" / "launch"
+    assert (launch / "requirements.txt").read_text() == (root / "locks" / "cpu.txt").read_text()
+    assert os.access(launch / "postBuild", os.X_OK)
+    installed = '--no-deps "llbook @ git+https://github.com/owner/name@0123abc"'
+    assert installed in (launch / "postBuild").read_text()
+
+
+def test_the_printed_book_is_offered_where_there_is_one(build, root, monkeypatch, tmp_path):
+    site = build().parent
+    assert "book.pdf" not in (site / "intro.html").read_text()
+    (tmp_path / "printed.pdf").write_bytes(b"%PDF-1.7")
+    monkeypatch.setenv("LLBOOK_PDF", str(tmp_path / "printed.pdf"))
+    build()
+    for name in ("intro", "page"):
+        (address,) = re.findall(r'href="([^"]+\.pdf)"', (site / f"{name}.html").read_text())
+        assert (site / address).read_bytes() == b"%PDF-1.7"
+    monkeypatch.setenv("LLBOOK_PDF", str(tmp_path / "none.pdf"))
+    with pytest.raises(BookError, match=r"LLBOOK_PDF: got '.*none\.pdf'; expected a file"):
+        build()
 
 
 @pytest.mark.usefixtures("no_site")

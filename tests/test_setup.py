@@ -1,5 +1,6 @@
 """pyproject.toml, lock and conda environment against each other; the other files of the set-up."""
 
+import json
 import os
 import re
 import subprocess
@@ -61,11 +62,75 @@ def test_conda_environment_is_the_lock():
         assert versions["python"].contains(version) == minimum.contains(version)
 
 
+@pytest.mark.parametrize("name", ["default", "cpu"])
+def test_locks_with_hashes_have_the_versions_of_the_lock(name):
+    text = (ROOT / "locks" / f"{name}.txt").read_text()
+    blocks = re.findall(r"^([a-z0-9][\w.-]*)==([^ ]+)(.*(?:\n    --hash=.*)+)", text, re.MULTILINE)
+    versions = {}
+    for package, version, rest in blocks:
+        versions.setdefault(canonicalize_name(package), set()).add(Version(version).public)
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}(?: |$)", rest, re.MULTILINE)
+    assert text.count("==") - text.count("== '") == len(blocks)  # each has hashes
+    # tools of pip's own, and what another system than that of the lock needs, may be beside it
+    assert {package: {str(version)} for package, version in LOCK.items()}.items() <= (
+        versions.items()
+    )
+    for_a_gpu = [package for package in versions if package.startswith(("nvidia-", "cuda-"))]
+    assert bool(for_a_gpu) == (name == "default")
+    torch = re.findall(r"^torch==(\S+)( ; sys_platform == '\w+')? ", text, re.MULTILINE)
+    cpu = [("2.13.0+cpu", " ; sys_platform == 'linux'"), ("2.13.0", " ; sys_platform == 'darwin'")]
+    assert torch == ([("2.13.0", "")] if name == "default" else cpu)
+
+
+def test_setting_up_with_hashes_takes_nothing_else():
+    shown = subprocess.run(
+        ["make", "-n", "setup", "VENV=build/none", "HASHES=1", "TORCH=cpu"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    (line,) = [line for line in shown.splitlines() if "pip install" in line and " -r " in line]
+    assert "--require-hashes -r locks/cpu.txt" in line
+    assert "torch==" not in shown
+
+
+def test_the_container_sets_itself_up_without_a_gpu():
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert container["onCreateCommand"].endswith("make setup TORCH=cpu HASHES=1")
+
+
+# https://developers.zenodo.org/#representation: what a deposit may say, and what it has to
+ZENODO = {
+    "required": {"title", "upload_type", "description", "creators"},
+    "known": {
+        *("access_conditions", "access_right", "communities", "contributors", "creators", "dates"),
+        *("description", "doi", "embargo_date", "grants", "keywords", "language", "license"),
+        *("locations", "method", "notes", "publication_date", "references", "related_identifiers"),
+        *("subjects", "title", "upload_type", "version"),
+    },
+}
+
+
+def test_deposit_at_zenodo():
+    deposit = json.loads((ROOT / ".zenodo.json").read_text())
+    assert ZENODO["required"] <= deposit.keys() <= ZENODO["known"]
+    assert deposit["version"] == llbook.__version__
+    assert deposit["upload_type"] == "software"
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert deposit["title"] == citation["title"]
+    assert [c["name"] for c in deposit["creators"]] == [a["name"] for a in citation["authors"]]
+    paper = citation["preferred-citation"]["identifiers"][0]["value"]
+    assert [other["identifier"] for other in deposit["related_identifiers"]] == [paper]
+
+
 def test_citation():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["cff-version"] == "1.2.0"
     assert {"message", "title", "authors"} <= citation.keys()
     assert citation["version"] == llbook.__version__
+    for identifier in citation.get("identifiers", []):
+        assert re.fullmatch(r"10\.\d+/\S+", identifier["value"])
     paper = citation["preferred-citation"]
     assert paper["identifiers"][0]["value"] == "arXiv:2402.17759"
     assert len(paper["authors"]) == 6

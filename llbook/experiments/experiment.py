@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import pkgutil
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,9 @@ import torch.distributed
 
 from llbook.experiments.collecting import Arrays, Collector, SearchConfig, collected
 from llbook.optimal.distributed import process_count, start, told
+from llbook.optimal.search import search
+from llbook.runs.policies import Deposit, list_policy, save_policy
+from llbook.runs.provenance import provenance
 from llbook.runs.records import load_record, record_path, save_record
 from llbook.runs.run import Run
 from llbook.runs.store import default_store
@@ -199,6 +203,36 @@ class Experiment(Generic[C]):
             else:
                 run = self.sweep(name.removeprefix(f"{self.name}-"), progress=progress)
             save_record(run, record_path(name))
+
+    def deposit(self, name: str, folder: Path, *, progress: bool = True) -> Deposit:
+        """Search the policy of a recorded run anew, for a release: ``folder/NAME.npz``, and its line in the manifest.
+
+        Takes as long as the run did; an interrupted search goes on from its last epoch.
+
+        Raises:
+            ValueError: a name that is no single run's.
+            OSError: the folder cannot be written to.
+        """
+        config = self.recorded_configs().get(name)
+        if config is None:
+            raise ValueError(f"{name!r} is no recorded run of one policy")
+        began, checkpoint = time.perf_counter(), folder / f"{name}.checkpoint"
+        folder.mkdir(parents=True, exist_ok=True)
+        found = search(
+            self.build(config),
+            config.training.steps,
+            **config.search_options(),
+            progress=progress,
+            checkpoint=checkpoint,
+        )
+        settings = _without(config.model_dump(), self.known_by_facts) | self.facts(config)
+        seconds = round(time.perf_counter() - began, 3)
+        origin = provenance(config.device) | {"seconds": seconds, "history": found.history[-1]}
+        of = Run(name, self.name, settings, origin, {})
+        deposit = save_policy(found.policy, folder / f"{name}.npz", of=of)
+        checkpoint.unlink(missing_ok=True)
+        list_policy(name, deposit)
+        return deposit
 
     def load_records(self, *, recompute: bool = False) -> dict[str, list[Run]]:
         """The recorded runs of every setting, in the order of its seeds.

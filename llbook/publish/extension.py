@@ -8,6 +8,7 @@
   address, social cards and a sitemap.
 - With ``LLBOOK_REPOSITORY`` (``https://github.com/OWNER/NAME``) set, notebooks get
   buttons that open them in Colab and Binder, from the branch :data:`LAUNCH_BRANCH`, and pages one for issues.
+- With ``LLBOOK_PDF``, the path of the book as one PDF, every page offers it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import pkgutil
 import re
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llbook.runs.provenance import commit, now
@@ -26,9 +28,10 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.config import Config
 
-__all__ = ["LAUNCH_BRANCH", "repository", "setup"]
+__all__ = ["LAUNCH_BRANCH", "PDF", "book_pdf", "repository", "setup"]
 
 LAUNCH_BRANCH = "notebooks"
+PDF = "llbook.pdf"
 _MODULES = re.compile(r"^% modules: ([\w.]+)$", re.MULTILINE)
 _REPOSITORY = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+")
 
@@ -45,6 +48,18 @@ def repository() -> str | None:
     if not _REPOSITORY.fullmatch(url):
         raise ValueError(f"LLBOOK_REPOSITORY: got {url!r}; expected https://github.com/OWNER/NAME")
     return url
+
+
+def book_pdf() -> Path | None:
+    """``LLBOOK_PDF``, the printed book that the site is to offer, or None where it is not set.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    path = Path(text) if (text := os.environ.get("LLBOOK_PDF")) else None
+    if path is not None and not path.is_file():
+        raise ValueError(f"LLBOOK_PDF: got {text!r}; expected a file, as `llbook pdf` makes it")
+    return path and path.resolve()
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -174,3 +189,13 @@ def _page(
                 }
                 buttons.insert(buttons.index(button) + 1, text)
                 break
+        if book_pdf():
+            book = {
+                "type": "link",
+                "url": context["pathto"](PDF, 1),
+                "text": "book.pdf",
+                "tooltip": "Download the whole book as one PDF",
+                "icon": "fas fa-book",
+                "label": "download-book-button",
+            }
+            buttons.append(book)

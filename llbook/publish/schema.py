@@ -38,6 +38,7 @@ __all__ = [
     "Parameter",
     "Schema",
     "UnknownName",
+    "assignment",
     "notebook_name",
     "notebook_names",
     "read_file",
@@ -276,6 +277,18 @@ def read_file(path: Path) -> list[tuple[str, Any]]:
             f"{path}: expected a mapping of parameters, got {type(content).__name__}"
         )
     return flatten(content, str(path))
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """Name and value of ``NAME=VALUE``.
+
+    Raises:
+        ParameterError: another form.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ParameterError(f"-p: expected NAME=VALUE, got {text!r}")
+    return name, value
 
 
 def read_points(path: Path) -> list[dict[str, Any]]:

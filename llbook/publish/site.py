@@ -33,7 +33,7 @@ import llbook
 from llbook.data.stories import text_at_hand
 from llbook.publish.execution import MARK, execution_text
 from llbook.publish.executor import LIBRARIES, execute_all
-from llbook.publish.extension import repository
+from llbook.publish.extension import PDF, book_pdf, repository
 from llbook.publish.kernel import ANSI, Settings
 from llbook.publish.notebooks import is_notebook, published
 from llbook.publish.reading import arrange
@@ -44,6 +44,7 @@ __all__ = ["BookError", "build", "external_requests", "launch_notebooks", "pages
 
 # Of the MathJax that sphinx-mathjax-offline brings, what the pages load.
 _MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions")
+_CPU_BUILD = "--extra-index-url https://download.pytorch.org/whl/cpu"
 _WARNING = re.compile(r"(WARNING|ERROR|CRITICAL|Exception|Traceback)")
 _LINK = re.compile(r"\]\((?P<path>[\w./-]+)\.md(?P<rest>(?:#[^)\s]*)?)\)")
 _PLACE = re.compile(r"(book/\S+)\.ipynb:(\d+)(\d{4}):")
@@ -88,7 +89,7 @@ def build(
     with locked(build_folder / ".lock", waiting):
         start = time.perf_counter()
         try:
-            repository()
+            repository(), book_pdf()
         except ValueError as error:
             raise BookError(str(error)) from None
         source = root / "book"
@@ -233,34 +234,48 @@ def _staged_links(text: str, document: str, notebooks: list[str]) -> str:
 
 
 def launch_notebooks(
-    unexecuted: Path, folder: Path, notebooks: list[str], url: str, revision: str | None = None
+    unexecuted: Path,
+    folder: Path,
+    notebooks: list[str],
+    url: str,
+    revision: str | None = None,
+    *,
+    lock: Path,
 ) -> None:
     """Write what the Colab and Binder buttons open: a folder to be published as a branch.
 
     Args:
         unexecuted: folder with ``<name>.ipynb``.
         folder: replaced by a new one, with the notebooks, each with a first cell that installs
-            ``llbook`` where it is missing, and the requirements that Binder reads.
+            ``llbook`` and the locked versions where it is missing, with PyTorch's CPU build where
+            there is no GPU; and with what Binder, which has none, reads.
         notebooks: names, without suffix.
         url: the repository, ``https://github.com/OWNER/NAME``.
         revision: the commit to install; the default branch unless given.
+        lock: the requirements with hashes of Linux without a GPU.
     """
     requirement = f"llbook @ git+{url}" + (f"@{revision}" if revision else "")
+    versions = f"{url}/raw/{revision or 'HEAD'}/requirements.lock"
     shutil.rmtree(folder, ignore_errors=True)
     for name in notebooks:
         notebook = nbformat.read(unexecuted / f"{name}.ipynb", as_version=4)
         source = (
             "# Where the book's package is not installed yet, as on Colab\n"
-            "import importlib.util\n\n"
+            "import importlib.util\nimport shutil\n\n"
             'if importlib.util.find_spec("llbook") is None:\n'
-            f'    %pip install --quiet "{requirement}" myst-nb'
+            '    has_gpu = shutil.which("nvidia-smi") is not None\n'
+            f'    cpu = "" if has_gpu else "{_CPU_BUILD}"\n'
+            f'    %pip install --quiet {{cpu}} --constraint {versions} "{requirement}" myst-nb'
         )
         notebook.cells.insert(0, nbformat.v4.new_code_cell(source, id="install-llbook"))
         path = folder / f"{name}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, path)
-    lines = [requirement, "myst-nb", "jupyterlab"]
-    (folder / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    shutil.copyfile(lock, folder / "requirements.txt")
+    (folder / "runtime.txt").write_text("python-3.12\n", encoding="utf-8")
+    after = folder / "postBuild"  # pip takes no repository among files with hashes
+    after.write_text(f'#!/bin/sh\npip install --no-deps "{requirement}"\n', encoding="utf-8")
+    after.chmod(0o755)
 
 
 def _make_site(
@@ -306,10 +321,13 @@ def _make_site(
             shutil.copyfile(root / "book" / f"{name}.md", built / "_sources" / f"{name}.md")
             offered = _linked(build_folder, name, notebooks)
             nbformat.write(offered, built / "_sources" / f"{name}.ipynb")
+        if pdf := book_pdf():
+            shutil.copyfile(pdf, built / PDF)
         if url := repository():
             revision = os.environ.get("LLBOOK_REVISION")
             unexecuted = build_folder / "notebooks-src"
-            launch_notebooks(unexecuted, build_folder / "launch", notebooks, url, revision)
+            launch, lock = build_folder / "launch", root / "locks" / "cpu.txt"
+            launch_notebooks(unexecuted, launch, notebooks, url, revision, lock=lock)
         if urls := external_requests(built):
             listed = "\n".join(f"  {url}" for url in urls)
             raise BookError(f"the site would need the network:\n{listed}")
