@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import get_num_threads, njit
+from numba import njit
 from torch import Tensor
 
 from llbook.data.tokens import PAD
@@ -110,7 +110,7 @@ def windows(
         values.numpy(),
         totals.numpy(),
     )
-    threads = min(get_num_threads(), blocks)
+    threads = min(torch.get_num_threads(), blocks)
     if threads == 1:
         _blocks(*arguments, 0, 1)
     else:
