@@ -109,7 +109,7 @@ def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
     task, _, weights, direction = pair(ARCHITECTURES["gelu"], torch.float32)
     got = []
     for threads in (1, 3):
-        monkeypatch.setattr("llbook.tasks.window.get_num_threads", lambda n=threads: n)
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: n)
         got.append(results(task, weights, direction))
     assert all(torch.equal(got[0][name], got[1][name]) for name in got[0])
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import get_num_threads, njit
+from numba import njit
 from torch import Tensor
 
 from llbook.data.tokens import PAD
@@ -110,7 +110,7 @@ def windows(
         values.numpy(),
         totals.numpy(),
     )
-    threads = min(get_num_threads(), blocks)
+    threads = min(torch.get_num_threads(), blocks)
     if threads == 1:
         _blocks(*arguments, 0, 1)
     else:
@@ -261,6 +261,15 @@ def _layer_row(layer, sizes):  # pragma: no cover - compiled
     return sizes.vocabulary + sizes.context + layer * each
 
 
+@njit(cache=True)
+def _targets(tokens):  # pragma: no cover - compiled
+    """How many tokens there are to predict."""
+    count = len(tokens) - 1
+    while tokens[count] == PAD:
+        count -= 1
+    return count
+
+
 @njit(cache=True, fastmath=FLAGS)
 def _embed(x, flat, tokens, count, offset, sizes):  # pragma: no cover - compiled
     hidden = sizes.hidden
@@ -285,9 +294,7 @@ def _window(
     """l or l̇ of one example; where ``reverse``, ``weight`` times its derivative goes to ``total``."""
     n, heads, gelu = sizes.columns, sizes.heads, sizes.gelu
     scale = theta.dtype.type(sizes.scale)
-    count = 0
-    for token in tokens[1:]:
-        count += token != PAD
+    count = _targets(tokens)
     _embed(room.x[0], theta, tokens, count, 0, sizes)
     if dual:
         _embed(room.x[0], direction, tokens, count, n, sizes)
