@@ -140,11 +140,9 @@ def list_policy(name: str, deposit: Deposit) -> None:
 
 
 def _fetched(name: str) -> Path:
-    listed = deposited()
-    if name not in listed:
+    if (wanted := (listed := deposited()).get(name)) is None:
         known = ", ".join(listed) or "none"
         raise ValueError(f"no deposited policy is called {name!r}; there are: {known}")
-    wanted = listed[name]
     path = build_folder() / "policies" / f"{name}.npz"
     if path.is_file() and _sha256(path.read_bytes()) == wanted.sha256:
         return path
