@@ -55,6 +55,8 @@ def root(tmp_path):
     (folder / "book").mkdir(parents=True)
     shutil.copy(ROOT / "_config.yml", folder)
     shutil.copy(ROOT / "book" / "references.bib", folder / "book")
+    (folder / "book" / "_static").mkdir()
+    shutil.copy(ROOT / "book" / "_static" / "favicon.svg", folder / "book" / "_static")
     (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters:\n- file: page\n")
     (folder / "book" / "intro.md").write_text(NOTEBOOK)
     (folder / "book" / "page.md").write_text(PAGE)
@@ -448,5 +450,6 @@ def test_page_on_the_execution_says_what_ran():
     assert row in text
     assert "| {doc}`/b` | none | ran | 1.0 s | none |" in text
     assert "`records`: 1, with 2.0 hours" in text
-    assert "| `toy.npz` | `toy-2` | 120.0 min |" in text
+    row = '| <span id="record-toy-2"></span>`toy.npz` | `toy-2` | 120.0 min |'
+    assert row in text
     assert "| torch | 2.13.0 |" in text
