@@ -529,5 +529,6 @@ def test_page_on_the_execution_says_what_ran():
     assert row in text
     assert "| {doc}`/b` | none | ran | 1.0 s | none |" in text
     assert "`records`: 1, with 2.0 hours" in text
-    assert "| `toy.npz` | `toy-2` | 120.0 min |" in text
+    row = '| <span id="record-toy-2"></span>`toy.npz` | `toy-2` | 120.0 min |'
+    assert row in text
     assert "| torch | 2.13.0 |" in text

@@ -362,7 +362,7 @@ def test_companion_is_filtered_by_keyboard_and_a_link_shows_its_row(book, tab):
     total = int(re.fullmatch(r"(\d+) of \1 items", said.text_content())[1])
     rows = tab.locator(".companion:not(.settings) tbody tr:visible")
     assert rows.count() == total
-    verdict = tab.get_by_label("Verdict")
+    verdict = tab.get_by_label("Verdict", exact=True)
     verdict.focus()
     tab.keyboard.press("ArrowDown")
     chosen = verdict.input_value()
@@ -372,12 +372,12 @@ def test_companion_is_filtered_by_keyboard_and_a_link_shows_its_row(book, tab):
     for row in rows.all():
         words = row.locator("td").all_text_contents()
         assert words[-1].strip() == chosen or chosen == "proved or drawn"
-    tab.get_by_label("Part").select_option(index=2)
+    tab.get_by_label("Part", exact=True).select_option(index=2)
     assert rows.count() < shown
     tab.goto((book / "html" / "perceptron.html").as_uri())
     tab.locator(".figure-tools a", has_text="Paper and companion").first.click()
     assert tab.url.endswith("companion.html#item-5a")
-    assert tab.locator("#item-5a").is_visible()
+    tab.locator("#item-5a").wait_for()
     assert tab.heard == []
 
 
@@ -387,7 +387,7 @@ def test_a_link_shows_what_it_leads_to(book, tab):
     link.focus()
     preview = tab.get_by_role("tooltip")
     preview.wait_for()
-    assert "Pontryagin" in preview.text_content()
+    assert "Maximum principle" in preview.text_content()
     assert preview.locator("mjx-container").count() > 1
     assert link.get_attribute("aria-describedby") == preview.get_attribute("id")
     tab.keyboard.press("Escape")

@@ -35,6 +35,7 @@ document.addEventListener("DOMContentLoaded", () => {
       chosen[key] = select.value;
       show();
     });
+    select.setAttribute("aria-label", text);
     label.append(`${text} `, select);
     place.append(label);
   }

@@ -222,7 +222,7 @@ def _parameters_box(
             f":::::{{dropdown}} Parameters of this page: {said}",
             table(["parameter", "here", "default", "meaning"], rows),
             "",
-            f"Other values: `llbook run {name} -p {next(iter(known))}=…`, see {{doc}}`/guide`.",
+            f"Other values: `llbook run {name} -p {next(iter(known))}=…`.",
             ":::::",
         ]
     )
