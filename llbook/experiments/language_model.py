@@ -346,14 +346,9 @@ LANGUAGE_MODEL = Experiment(
         "short-gelu": Recorded(
             {"steps": 40, "size": 64, "vocabulary": 350, "activation": "gelu"}, optional=True
         ),
-        **{
-            f"{name}-two-stage": Recorded(
-                {**changes, "method": "two-stage", "epochs": 16, "measure_every": 3},
-                seeds=(0,),
-                optional=True,
-            )
-            for name, changes in (("laptop", {}), ("long", _LONG))
-        },
+        "long-two-stage": Recorded(
+            {**_LONG, "method": "two-stage", "epochs": 16, "measure_every": 3}, seeds=(0,)
+        ),
         **{
             f"steps-{steps}": Recorded(
                 {
