@@ -133,7 +133,9 @@ def recorded_table(experiment: str = "perceptron") -> SweepTable:
         for name, runs in registry()[experiment].load_records().items()
         for run in runs
     ]
-    measures = [name for name in rows[0] if name not in ("setting", "seed")]
+    # records of before do not have all that later ones have
+    common = set.intersection(*(set(row) for row in rows)) - {"setting", "seed"}
+    measures = [name for name in rows[0] if name in common]
     return _table(rows, ["setting", "seed"], measures, 0)
 
 
