@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from filelock import FileLock
 
 from llbook.publish import browser
 
+# the jobs that a shell runs in the background, and their children, would ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 WORKER = "PYTEST_XDIST_WORKER" in os.environ  # one of several test processes
 if WORKER:  # one thread each; read when PyTorch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")

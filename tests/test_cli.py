@@ -262,7 +262,7 @@ def test_names_and_types_of_parameters(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", schemas.notebook_names(ROOT / "book"))
 def test_params_of_every_notebook(build, name):
     schema = schemas.schema(ROOT / "book", name)
-    assert schema.model is not Parameters
+    assert (schema.model is not Parameters) == bool(schema.parameters)
     listed = json.loads(call("params", name, "--json").output)
     assert [p["short"] for p in listed] == list(schema.parameters)
     text = call("params", name).output
@@ -280,8 +280,9 @@ def test_params_of_every_notebook(build, name):
         schema.values(overrides(profile, name).items())
         assert profile in main.commands["build"].get_help(click.Context(main))
     # it names the experiment whose run it shows
-    shown = re.findall(r"(\w+)_run\((?:config=)?config", (ROOT / f"book/{name}.md").read_text())
-    assert schema.experiment == (shown[0].replace("_", "-") if shown else None)
+    text = (ROOT / f"book/{name}.md").read_text()
+    shown = re.findall(r"(\w+)(?:_|\.)run\((?:config=)?config", text)
+    assert schema.experiment == (shown[0].lower().replace("_", "-") if shown else None)
     if shown:
         assert schema.stored_experiment().config is schema.model
     assert not build.exists()

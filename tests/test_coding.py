@@ -1,4 +1,3 @@
-import ast
 import gzip
 import os
 import subprocess
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import parameter_cell
 
 import llbook
 from llbook.compression import coders
@@ -18,7 +18,6 @@ from llbook.compression.stream import CorruptStreamError, pack, read_header
 from llbook.compression.text import decode_text, encode_text, join_words, split_words
 from llbook.data.grammar import grammar_stories
 from llbook.data.stories import SEPARATOR, read_stories, stories
-from llbook.runs.folders import repository_root
 
 SMALL = LanguageCoder(vocabulary=11, lanes=4, window=6, hidden=8, heads=2)
 
@@ -286,8 +285,8 @@ def test_bad_story_files_are_refused(tmp_path):
         read_stories(tmp_path / "absent")
 
 
-def test_the_parameters_of_the_page_are_the_configs():
-    page = (repository_root() / "book" / "compression.md").read_text(encoding="utf-8")
-    cell = page.split(":tags: [parameters]\n")[1].split("```")[0]
-    defaults = {node.target.id: ast.literal_eval(node.value) for node in ast.parse(cell).body}
+def test_the_parameters_of_the_pages_are_the_configs():
+    defaults = {}
+    for page in ("compression", "compressors"):
+        defaults |= {name: default for name, (_, default, _) in parameter_cell(page).items()}
     assert defaults == CompressionConfig().flat()
