@@ -43,7 +43,7 @@ pdf: book ## the book as one file, printed by Chromium: build/llbook.pdf
 
 test: $(READY) ## the tests, a build of the whole book at the profile `smoke` among them
 	$(SAME_TORCH)
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 bench: $(READY) ## the engine against baselines and the machine's limits: build/bench.json
 	$(SAME_TORCH)
