@@ -77,7 +77,9 @@ def shell(tmp_path_factory, book):
     (folder / "ready").write_text("default\n")
     scripts = Path(sys.executable).parent
     places = {"root": ROOT, "bin": scripts, "ready": folder / "ready", "port": free_port()}
-    environment = {name: value for name, value in os.environ.items() if name != "TORCH"}
+    # what this make was told is not for those of the guide
+    told = {"TORCH", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"}
+    environment = {name: value for name, value in os.environ.items() if name not in told}
     environment |= {
         "LLBOOK_BUILD": str(folder / "build"),
         "LLBOOK_PROFILE": "smoke",
