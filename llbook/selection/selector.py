@@ -23,6 +23,7 @@ from llbook.tasks.task import Task
 __all__ = [
     "PASSES",
     "Meter",
+    "Ranked",
     "Selection",
     "SelectionError",
     "Selector",
@@ -147,6 +148,25 @@ class Static(Selector):
 
     def weigh(self, view: View) -> Tensor:
         return self.weights
+
+
+class Ranked(Static):
+    """Equal weights, for all steps, on the share of examples that rank highest.
+
+    Args:
+        share: of the examples, in (0, 1].
+    """
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    @abstractmethod
+    def rank(self, task: Task, steps: int, meter: Meter) -> Tensor:
+        """The scores, shape (N,), the higher the better."""
+
+    def fixed(self, task: Task, steps: int, meter: Meter) -> Tensor:
+        self.scores = self.rank(task, steps, meter)
+        return top(self.scores, self.share)
 
 
 @dataclass(frozen=True)

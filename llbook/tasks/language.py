@@ -85,8 +85,7 @@ class Transformer(Task):
             raise ValueError(f"'tf32' products need a CUDA device, θ_0 is on {initial.device}")
         if kernel not in KERNELS:
             raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel!r}")
-        able = products == "full" and initial.device.type == "cpu"
-        if kernel == "window" and not able:
+        if kernel == "window" and not _windows_serve(products, initial):
             raise ValueError(
                 "the 'window' kernel needs a CPU and 'full' products, "
                 f"got {initial.device} and {products!r}"
@@ -111,8 +110,7 @@ class Transformer(Task):
     @property
     def by_window(self) -> bool:
         """Whether derivatives are the compiled kernel's."""
-        able = self.products == "full" and self.initial.device.type == "cpu"
-        return able and self.kernel != "operators"
+        return self.kernel != "operators" and _windows_serve(self.products, self.initial)
 
     def losses(self, theta: Tensor, examples: Tensor) -> Tensor:
         """Mean next-token loss over each example's predicted positions, in nats, shape (n,).
@@ -249,6 +247,10 @@ class Transformer(Task):
             yield
         finally:
             torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def _windows_serve(products: str, initial: Tensor) -> bool:
+    return products == "full" and initial.device.type == "cpu"
 
 
 class _Batch:

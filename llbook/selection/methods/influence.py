@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llbook.optimal.process import constant_policy, train
-from llbook.selection.selector import Meter, Static, top
+from llbook.selection.selector import Meter, Ranked
 from llbook.tasks.task import Task
 
 __all__ = ["Influence"]
@@ -23,17 +23,10 @@ DAMPING = 1e-2  # δ, of the curvature along ∇L_dsr
 ITERATIONS = 50
 
 
-class Influence(Static):
-    """Top share by influence.
+class Influence(Ranked):
+    """Top share by influence."""
 
-    Args:
-        share: of the examples, in (0, 1].
-    """
-
-    def __init__(self, share: float) -> None:
-        self.share = share
-
-    def fixed(self, task: Task, steps: int, meter: Meter) -> Tensor:
+    def rank(self, task: Task, steps: int, meter: Meter) -> Tensor:
         policy = constant_policy(task, steps)
         theta = train(task, policy).trajectory[steps]
         slope = task.mean_gradient(theta, task.desired)[1]
@@ -43,8 +36,7 @@ class Influence(Static):
             meter.add(4)
             return task.costate_products(theta, policy[0], vector)[1]
 
-        self.scores = task.directional_derivatives(theta, _solved(curved, slope))
-        return top(self.scores, self.share)
+        return task.directional_derivatives(theta, _solved(curved, slope))
 
 
 def _solved(curved, slope: Tensor) -> Tensor:  # type: ignore[no-untyped-def]

@@ -17,7 +17,7 @@ from torch import Tensor
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.starts import static
-from llbook.selection.selector import PASSES, Meter, Static, top
+from llbook.selection.selector import PASSES, Meter, Ranked, Static
 from llbook.tasks.task import Task
 
 __all__ = ["PDS", "OneSweep"]
@@ -39,18 +39,10 @@ class PDS(Static):
         return self.scores
 
 
-class OneSweep(Static):
-    """Top share by the scores of one sweep.
+class OneSweep(Ranked):
+    """Top share by the scores of one sweep."""
 
-    Args:
-        share: of the examples, in (0, 1].
-    """
-
-    def __init__(self, share: float) -> None:
-        self.share = share
-
-    def fixed(self, task: Task, steps: int, meter: Meter) -> Tensor:
+    def rank(self, task: Task, steps: int, meter: Meter) -> Tensor:
         policy = constant_policy(task, steps)
         meter.add(PASSES * steps, desired=2 * steps)
-        self.scores = -policy_gradient(task, policy, train(task, policy)).sum(0)
-        return top(self.scores, self.share)
+        return -policy_gradient(task, policy, train(task, policy)).sum(0)

@@ -12,25 +12,17 @@ from __future__ import annotations
 from torch import Tensor
 
 from llbook.optimal.process import constant_policy, train
-from llbook.selection.selector import Meter, Static, top
+from llbook.selection.selector import Meter, Ranked
 from llbook.tasks.task import Task
 
 __all__ = ["TracIn"]
 
 
-class TracIn(Static):
-    """Top share by summed contribution.
+class TracIn(Ranked):
+    """Top share by summed contribution."""
 
-    Args:
-        share: of the examples, in (0, 1].
-    """
-
-    def __init__(self, share: float) -> None:
-        self.share = share
-
-    def fixed(self, task: Task, steps: int, meter: Meter) -> Tensor:
+    def rank(self, task: Task, steps: int, meter: Meter) -> Tensor:
         process = train(task, constant_policy(task, steps))
         instant = task.contributions(process.trajectory, task.desired)
         meter.add(3 * steps, desired=2 * steps)
-        self.scores = task.learning_rate * instant.sum(0)
-        return top(self.scores, self.share)
+        return task.learning_rate * instant.sum(0)
