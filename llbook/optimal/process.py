@@ -20,6 +20,7 @@ __all__ = [
     "Replayed",
     "check_policy",
     "constant_policy",
+    "sum_slack",
     "train",
 ]
 
@@ -138,14 +139,18 @@ def check_policy(task: Task, policy: Tensor) -> None:
     """
     check_form(task, policy)
     lowest, totals = policy.amin(1), task.summed(policy.sum(1))
-    slack = 1e-4 if policy.dtype == torch.float32 else 1e-9
-    wrong = ~((lowest >= 0) & ((totals - 1).abs() <= slack))
+    wrong = ~((lowest >= 0) & ((totals - 1).abs() <= sum_slack(policy.dtype)))
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
         raise ValueError(
             f"row {row} of the policy is not on the simplex: "
             f"smallest weight {lowest[row]:.3g}, sum {totals[row]:.6g}"
         )
+
+
+def sum_slack(dtype: torch.dtype) -> float:
+    """How far from 1 the weights of a step may sum."""
+    return 1e-4 if dtype == torch.float32 else 1e-9
 
 
 def check_form(task: Task, policy: Tensor) -> None:

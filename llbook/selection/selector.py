@@ -17,7 +17,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from llbook.optimal.process import Process
+from llbook.optimal.process import Process, sum_slack
 from llbook.tasks.task import Task
 
 __all__ = [
@@ -55,10 +55,6 @@ class Meter:
     def add(self, passes: float, *, desired: float = 0.0) -> None:
         """So many passes over the training set, and over the desired set."""
         self.passes += passes + desired * self._share
-
-    def evaluations(self, steps: int) -> float:
-        """The passes as gradient evaluations of trainings of ``steps`` steps."""
-        return self.passes / (PASSES * steps)
 
 
 @dataclass
@@ -245,8 +241,7 @@ def _checked(selector: Selector, step: int, weights: Tensor, like: Tensor, size:
         first = int((~torch.isfinite(weights)).nonzero()[0])
         raise SelectionError(f"{who} weight {float(weights[first])} of example {first}")
     least, total = float(weights.min()), float(weights.double().sum())
-    slack = 1e-4 if weights.dtype == torch.float32 else 1e-9
-    if least < 0 or abs(total - 1) > slack:
+    if least < 0 or abs(total - 1) > sum_slack(weights.dtype):
         raise SelectionError(
             f"{who} weights off the simplex: smallest {least:.3g}, sum {total:.6g}"
         )

@@ -154,11 +154,11 @@ class Transformer(Task):
     def _weighted_gradient(
         self, theta: Tensor, examples: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        value, total = theta.new_zeros(()), torch.zeros_like(theta)
         used = weights.nonzero()[:, 0]
         if self.by_window:
             each, total = windows(self.architecture, theta, None, examples, used, weights[used])
             return weights[used] @ each, total
+        value, total = theta.new_zeros(()), torch.zeros_like(theta)
         with self._precision():
             for rows in used.split(self.micro_batch):
                 batch = _Batch(examples[rows], weights[rows], theta.dtype)
@@ -189,8 +189,7 @@ class Transformer(Task):
         Reverse over forward as in :meth:`Task.costate_products`; of the examples
         with w_n = 0, which H does not contain, only the tangents are taken.
         """
-        slopes, total = theta.new_empty(self.size), torch.zeros_like(theta)
-        used = weights != 0
+        slopes, used = theta.new_empty(self.size), weights != 0
         if self.by_window:
             rows = used.nonzero()[:, 0]
             order = torch.cat([rows, (~used).nonzero()[:, 0]])
@@ -198,6 +197,7 @@ class Transformer(Task):
                 self.architecture, theta, costate, self.training, order, weights[rows]
             )
             return slopes, total
+        total = torch.zeros_like(theta)
         with self._precision():
             for rows in used.nonzero()[:, 0].split(self.micro_batch):
                 batch = _Batch(self.training[rows], weights[rows], theta.dtype)
