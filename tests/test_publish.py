@@ -1,5 +1,6 @@
 """The build on a small book: what it refuses, what it reuses, and what it leaves alone."""
 
+import asyncio
 import json
 import os
 import re
@@ -390,8 +391,22 @@ def test_after_a_failure_no_further_notebook_is_begun(build, root, lines):
     assert lines == ["intro: run: not yet executed"]
 
 
+def in_a_loop(work):
+    """Call it as a notebook's cell or an asynchronous program would: while an event loop runs."""
+
+    async def call():
+        work()
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(call())
+    finally:
+        loop.close()
+
+
 @pytest.mark.usefixtures("no_site")
-def test_interrupt_ends_the_kernels(build, root):
+@pytest.mark.parametrize("call", [lambda work: work(), in_a_loop], ids=["plain", "in-a-loop"])
+def test_interrupt_ends_the_kernels(build, root, call):
     in_two(
         root,
         """import os, pathlib, time
@@ -406,7 +421,7 @@ time.sleep(600)""",
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        build(jobs=2)
+        call(lambda: build(jobs=2))
     for file in (root / "build").glob("*.here"):
         with pytest.raises(ProcessLookupError):
             os.kill(int(file.stem), 0)

@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,9 +164,14 @@ def _keep_failed(output: Path, path: Path) -> None:
 
 def stop_kernels() -> None:
     """End the kernels that run; what waits for one ends with an error."""
-    for manager in list(_kernels):
-        if manager.has_kernel:
-            asyncio.run(manager.provisioner.kill())
+
+    async def kill(running: list[Any]) -> None:
+        await asyncio.gather(*(manager.provisioner.kill() for manager in running))
+
+    if running := [manager for manager in _kernels if manager.has_kernel]:
+        # of a thread of its own: the caller's may be inside an event loop
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, kill(running)).result()
 
 
 def _manager(environment: Mapping[str, str]) -> type:
