@@ -284,8 +284,8 @@ def test_what_the_printed_digits_leave_open():
 GOOD = report.scaling_of(BETTER, draws=1)
 
 
-def judged(*rungs, horizon=1e7):
-    return {verdict.key: verdict for verdict in report.verdicts(rungs, horizon)}
+def judged(*rungs):
+    return {verdict.key: verdict for verdict in report.verdicts(rungs)}
 
 
 def changed(*, b=1.0, beta=1.0, **values):
@@ -307,7 +307,7 @@ def test_verdicts_on_the_ladder():
     assert word([GOOD]) == Word.SMALLER
     assert word([GOOD], [never]) == Word.UNDEFINED
     with pytest.raises(ValueError, match="got none"):
-        report.verdicts([], 1e7)
+        report.verdicts([])
 
 
 @pytest.mark.parametrize(
@@ -388,15 +388,14 @@ def test_equation_9_agrees_within_a_tenth(factor, word):
     assert judged([exact, off])["eq-9"].word == word
 
 
-def test_an_extrapolation_needs_a_long_run_and_a_growing_ratio():
+def test_an_extrapolation_needs_a_growing_ratio():
     right, wrong = changed(b=0.1, beta=1.2), changed(b=0.1, beta=0.9)
-    assert judged([right])["11"].word == Word.SMALLER
     for runs, word in (
         ([right], Word.REPRODUCED),
         ([right, right, wrong], Word.PART),
         ([wrong], Word.FAILED),
     ):
-        assert judged(runs, horizon=1e6)["11"].word == word
+        assert judged(runs)["11"].word == word
 
 
 def test_what_rivals_miss_is_shown_by_form_and_policy():

@@ -237,7 +237,7 @@ class Experiment(Generic[C]):
     def load_records(self, *, recompute: bool = False) -> dict[str, list[Run]]:
         """The recorded runs of every setting, in the order of its seeds.
 
-        Of the optional settings, those that somebody has recorded.
+        Of the optional settings, the seeds that somebody has recorded.
 
         Args:
             recompute: run each of them anew (or take it from the run store) instead of
@@ -246,7 +246,9 @@ class Experiment(Generic[C]):
         configs, found = self.recorded_configs(), {}
         for setting, recorded in self.recorded.items():
             names = [self.record_name(setting, seed) for seed in recorded.seeds]
-            if recorded.optional and not all(record_path(name).is_file() for name in names):
+            if recorded.optional:
+                names = [name for name in names if record_path(name).is_file()]
+            if not names:
                 continue
             if recompute:
                 found[setting] = [self._condensed(configs[name], True) for name in names]

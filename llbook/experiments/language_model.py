@@ -327,12 +327,19 @@ _STUDY = [
     )
 ]
 
-# The recorded settings in which T and N double from one to the next, as in the paper's Table 2.
-LADDER = ("short", "laptop", "long")
-
 # T, with N = T/2: at T = 500 the test loss of conventional learning is least at step 275 with
 # N = 128, and at step 175 with N = 64.
 _RUNGS = (250, 500, 1000, 2000, 4000)
+
+# The recorded settings in which T and N double from one to the next, as in the paper's Table 2.
+LADDER = tuple(f"steps-{steps}" for steps in _RUNGS)
+
+
+def _rung(steps: int) -> dict[str, Any]:
+    """Settings of the ladder's training of so many steps."""
+    search = {"epochs": 15, "measure_every": 5}
+    return {"steps": steps, "size": steps // 2, "desired_size": 512} | search
+
 
 _LONG = {"steps": 160, "size": 256, "vocabulary": 450}
 
@@ -351,14 +358,20 @@ LANGUAGE_MODEL = Experiment(
         ),
         **{
             f"steps-{steps}": Recorded(
-                {
-                    **{"steps": steps, "size": steps // 2, "desired_size": 512},
-                    **{"epochs": 15, "measure_every": 5},
-                },
+                _rung(steps),
                 seeds=(0, 1, 2) if steps <= 1000 else (0,),
                 optional=True,  # minutes to hours of two cores
             )
             for steps in _RUNGS
+        },
+        # the shortest rung with another text, a smooth activation, a search that arrives
+        **{
+            f"steps-250-{name}": Recorded(_rung(250) | other, seeds=(0,), optional=True)
+            for name, other in {
+                "grammar": {"corpus": "grammar"},
+                "gelu": {"activation": "gelu"},
+                "two-stage": {"method": "two-stage", "epochs": 16, "measure_every": 3},
+            }.items()
         },
         "short": Recorded({"steps": 40, "size": 64, "vocabulary": 350}),
         "laptop": Recorded(),

@@ -2,7 +2,8 @@
 
 What is proved or drawn is told from what is measured. A measured item has the verdict that its
 rule gives in one setting, declared beforehand; how the others fare, all items of a setting
-together, stands beside it. A verdict of runs below the paper's scale says so.
+together, stands beside it. Of runs below the paper's scale a language model's decide from
+:data:`LONG` steps on.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ __all__ = [
     "figures",
     "gradient_difference",
     "joint",
-    "largest",
     "laws",
+    "longest",
     "records_table",
     "rows_of_figures",
     "statements_table",
@@ -59,6 +60,9 @@ Records = Mapping[str, Sequence[Run]]
 
 PRINTED = "as-printed"
 """The recorded setting of the perceptron that is the paper's own."""
+
+LONG = 500
+"""From so many steps on a run of the language model decides, be the model as small as it may."""
 
 EQUAL = 10.0
 """Contributions count as equal where their mean is so many times their deviation."""
@@ -95,9 +99,6 @@ class CompanionConfig(Parameters):
     )
     setting: str = Field(
         "headline", description="the perceptron's recorded setting that its verdicts are of"
-    )
-    horizon: float = Field(
-        1e7, ge=1, le=1e15, description="steps to which Figure 11 carries its laws on"
     )
 
 
@@ -153,12 +154,12 @@ def joint(experiment: str, records: Records) -> str:
     )
 
 
-def largest(records: Records) -> str:
-    """The recorded setting with the largest T·N."""
+def longest(records: Records) -> str:
+    """The recorded setting with the most steps; of those, with the most training examples."""
 
-    def scale(name: str) -> int:
+    def scale(name: str) -> tuple[int, int]:
         config = records[name][0].config
-        return int(config["training"]["steps"] * config["data"]["size"])
+        return config["training"]["steps"], config["data"]["size"]
 
     return max(records, key=scale)
 
@@ -187,32 +188,37 @@ def figures(
     sizes = runs[0].config["data"] | runs[0].config["training"]
     full = all(sizes[name] >= least for name, least in printed.scale.items())
     as_printed = full and (experiment != "perceptron" or setting == PRINTED)
+    decides = full or (experiment != "perceptron" and sizes["steps"] >= LONG)
     same = flat_parameters(live) | {"seed": 0} == flat_parameters(runs[0]) | {"seed": 0}
     found = []
     for verdict in report.verdicts(_arrays(runs)):
         mine = own[verdict.key]
         word = mine.word if same and verdict.word == Word.UNDEFINED else verdict.word
         lines = (
-            f"{verdict.ours}: `{setting}`" + f", {verdict.word}" * (not full),
+            f"{verdict.ours}: `{setting}`" + f", {verdict.word}" * (not decides),
             f"{mine.ours}, {mine.word}: this build, `{profile}`",
         )
-        found.append(Verdict(verdict.key, "<br>".join(lines), _said(word, full, as_printed)))
+        found.append(Verdict(verdict.key, "<br>".join(lines), _said(word, decides, as_printed)))
     return found
 
 
-def laws(records: Records, rungs: Sequence[str], horizon: float) -> list[Verdict]:
+def laws(records: Records, rungs: Sequence[str]) -> list[Verdict]:
     """What the paper says of scaling laws, held against the recorded ladder, below its scale.
 
     Args:
         records: setting → runs of the language model.
         rungs: the settings of the ladder, in order.
-        horizon: steps to which Figure 11 carries the laws on.
     """
     fits = [[scaling.scaling_of(run.arrays, draws=1) for run in records[name]] for name in rungs]
     where = f"ladder of `{rungs[0]}` to `{rungs[-1]}`"
+    decides = max(run.steps for rung in fits for run in rung) >= LONG
     return [
-        Verdict(v.key, f"{v.ours}, {v.word}: {where}", _said(v.word, False, False))
-        for v in scaling.verdicts(fits, horizon)
+        Verdict(
+            v.key,
+            f"{v.ours}{'' if decides else f', {v.word}'}: {where}",
+            _said(v.word, decides, False),
+        )
+        for v in scaling.verdicts(fits)
     ]
 
 
@@ -351,8 +357,8 @@ def _holds(so: bool) -> Word:
     return Word.REPRODUCED if so else Word.FAILED
 
 
-def _said(word: Word, full: bool, as_printed: bool) -> Word:
-    """A rule's word as the page has it, of runs at the paper's scale and with its settings or not."""
+def _said(word: Word, decides: bool, as_printed: bool) -> Word:
+    """A rule's word as the page has it, of runs that are long enough to decide, as printed or not."""
     if word == Word.REPRODUCED:
         return word if as_printed else Word.CHANGED
-    return word if full else Word.SMALLER
+    return word if decides else Word.SMALLER
