@@ -20,6 +20,7 @@ from llbook.report import selection as report
 from llbook.runs.run import Run
 from llbook.selection import experiment, studies
 from llbook.selection.experiment import BEST, ORDER, SELECTION, TOTALS, SelectionConfig
+from llbook.selection.greed import tilted_price
 from llbook.selection.methods import METHODS, Method
 from llbook.selection.methods.by_loss import ByLoss
 from llbook.selection.methods.controller import Controller
@@ -140,6 +141,19 @@ def test_groups():
     np.testing.assert_allclose(first(Groups(1.0, members)), np.repeat(mixture / 2, 2))
     with pytest.raises(ValueError, match=r"groups: expected shape \(4,\), got \(2,\)"):
         first(Groups(1.0, members[:2]))
+
+
+def test_greed_costs_nothing_where_flows_commute():
+    free, dear = (tilted_price(kappa, seed=1, iterations=1500) for kappa in (0.0, 0.8))
+    assert free.greedy == pytest.approx(free.best, rel=1e-4) and free.best < 0.9 * free.usual
+    assert dear.greedy > 1.02 * dear.best
+    assert max(free.gap, dear.gap) < 1e-3
+
+
+@pytest.mark.parametrize("wrong", [{"size": 1}, {"steps": 0}, {"coupling": 1.0}])
+def test_a_price_of_greed_that_cannot_be_had(wrong):
+    with pytest.raises(ValueError, match="size|coupling"):
+        tilted_price(**{"coupling": 0.0} | wrong)
 
 
 def test_look_ahead_has_the_costate_of_a_greedy_training():
@@ -398,7 +412,9 @@ def test_figures_show_what_they_are_given():
     assert "line 2,2,0.5" in style.shown_data(figures.areas(np.arange(3), curves))
     ahead = figures.look_ahead(["greedy", "1"], {"test": np.array([0.25, 0.75])})
     assert "test,1,0.75" in style.shown_data(ahead)
-    greed = figures.price_of_greed(np.array([0, 0, 0.1]), np.array([1, 2, 3.0]), np.ones(3))
+    greed = figures.price_of_greed(
+        np.array([0, 0, 0.1]), np.array([1, 2, 3.0]), np.ones(3), cause="noise"
+    )
     assert "mean,0,1.5" in style.shown_data(greed)
     maps = figures.weight_maps({"one": np.ones((4, 6)), "other": np.zeros((4, 6))}, 12)
     assert [axes.get_title() for axes in maps.axes[:2]] == ["one", "other"]
@@ -411,7 +427,7 @@ def test_labels_of_near_points_are_apart():
 
 def test_the_page_with_two_methods(tmp_path):
     options = ("--profile", "smoke", "-p", "methods=greedy,rho", "-p", "label_noise=0.2")
-    done = run_llbook("run", "selection", *options, build=tmp_path / "build")
+    done = run_llbook("run", "yardstick", *options, build=tmp_path / "build")
     assert done.returncode == 0, done.stderr
-    bad = run_llbook("run", "selection", "-p", "methods=gredy", build=tmp_path / "build")
+    bad = run_llbook("run", "yardstick", "-p", "methods=gredy", build=tmp_path / "build")
     assert bad.returncode == 2 and "did you mean 'greedy'" in bad.stderr

@@ -135,24 +135,25 @@ def look_ahead(horizons: Sequence[str], shares: Mapping[str, Array]) -> Figure:
     return figure
 
 
-def price_of_greed(noise: Array, ratios: Array, shares: Array) -> Figure:
-    """J of greedy over J of the best known, and greedy's share of the gain, against label noise.
+def price_of_greed(amounts: Array, ratios: Array, shares: Array, *, cause: str) -> Figure:
+    """J of greedy over J of the best known, and greedy's share of the gain, against a cause of it.
 
     Args:
-        noise: share of wrong labels of each run, shape (M,).
+        amounts: of the cause in each run, shape (M,).
         ratios: J(greedy)/J(best), shape (M,).
-        shares: of the attainable gain on the test examples, shape (M,).
+        shares: of the attainable gain, shape (M,).
+        cause: what the axis is called.
     """
     figure, (left, right) = style.subplots(1, 2, figsize=(8.6, 3.6))
-    levels = np.unique(noise)
+    levels = np.unique(amounts)
     for axes, values, label in (
         (left, ratios, "J(greedy) / J(best known)"),
-        (right, shares, "greedy's share of the gain (test)"),
+        (right, shares, "greedy's share of the gain"),
     ):
-        axes.plot(100 * noise, values, "o", mfc="none", color="C0", label="a seed")
-        means = [values[noise == level].mean() for level in levels]
-        axes.plot(100 * levels, means, "-", color="C0", label="mean")
-        axes.set(xlabel="wrong labels (%)", ylabel=label)
+        axes.plot(amounts, values, "o", mfc="none", color="C0", label="a seed")
+        means = [values[amounts == level].mean() for level in levels]
+        axes.plot(levels, means, "-", color="C0", label="mean")
+        axes.set(xlabel=cause, ylabel=label)
     left.set_ylim(bottom=1)
     right.set_ylim(top=1)
     left.legend()

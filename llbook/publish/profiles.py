@@ -124,7 +124,7 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any] | Callable[[], dict[str, Any]]]] 
             "lm_steps": 12,
             "lm_epochs": 3,
         },
-        "selection": {
+        "yardstick": {
             "size": 64,
             "dimension": 8,
             "desired_size": 64,

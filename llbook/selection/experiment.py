@@ -315,12 +315,13 @@ def _map(policy: Tensor) -> np.ndarray:
     return torch.stack([piece.mean(1) for piece in pieces], 1).float().numpy()
 
 
-_SEEDS = (0, 1)
+_SEEDS = (0, 1, 2)
 _STATIC = "tracin,influence,pds-one-sweep,pds"
 _LOSSES = "hardest,easiest,self-paced,rho"
 _ONLINE = "hardest,rho,grad-match,greedy,controller,groups,look-ahead-5"
 # at the paper's scale; the best known policies are records of the perceptron
 _FULL = {"size": 4096, "steps": 2000, "epochs": 0}
+_SHORT = {"steps": 40, "size": 64, "vocabulary": 350}
 _CODE = (
     *("llbook.selection", "llbook.theory.influence", "llbook.theory.flows"),
     *("llbook.tasks.least_squares", "llbook.experiments.perceptron"),
@@ -377,10 +378,21 @@ LANGUAGE_MODEL = _SelectionExperiment(
     known_by_facts=language_model.LANGUAGE_MODEL.known_by_facts,
     libraries=(*language_model.LANGUAGE_MODEL.libraries, "scipy"),
     sweeps={
-        # of the language model's setting of that name, whose records have the best known
+        # of the language model's settings of these names, whose records have the best known
         "short": [
-            {"steps": 40, "size": 64, "vocabulary": 350, "epochs": 0}
+            _SHORT
             | {"methods": "hardest,easiest,rho,greedy,controller,groups,tracin,pds-one-sweep"}
+            | {"epochs": 0}
+        ],
+        "laptop": [
+            {"methods": "hardest,rho,greedy,controller,groups", "epochs": 0, "seed": seed}
+            for seed in _SEEDS
+        ],
+        # greed against depth and width
+        "greed": [
+            _SHORT | {"methods": "greedy", "layers": layers, "hidden": hidden, "seed": seed}
+            for layers, hidden in ((1, 32), (2, 16), (2, 32), (2, 64), (4, 32))
+            for seed in _SEEDS
         ],
     },
     code=(*language_model.LANGUAGE_MODEL.code, *_CODE),

@@ -80,7 +80,12 @@ class LeastSquares(Task):
 
 
 def tilted(
-    rates: np.ndarray, starts: np.ndarray, importance: np.ndarray, *, coupling: float = 0.0
+    rates: np.ndarray,
+    starts: np.ndarray,
+    importance: np.ndarray,
+    *,
+    coupling: float = 0.0,
+    learning_rate: float = 0.1,
 ) -> LeastSquares:
     """A task whose flows commute at coupling 0, and the less the larger it is.
 
@@ -93,6 +98,7 @@ def tilted(
         starts: c_n > 0, shape (N,).
         importance: w_n > 0, shape (N,).
         coupling: κ in [0, 1).
+        learning_rate: η, only used by Euler's method.
 
     Raises:
         ValueError: shapes that differ, numbers out of range.
@@ -108,6 +114,7 @@ def tilted(
         Rows(torch.from_numpy(rows), zeros),
         Rows(torch.from_numpy(np.diag(np.sqrt(size * importance))), zeros),
         initial=torch.from_numpy(np.sqrt(starts / (rates * importance))),
+        learning_rate=learning_rate,
     )
 
 

@@ -1,0 +1,70 @@
+"""What greed costs where the best policy can be solved for: tasks whose flows commute at coupling 0."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from llbook.optimal.process import constant_policy
+from llbook.selection.methods.greedy import Greedy
+from llbook.selection.selector import select
+from llbook.tasks.least_squares import tilted
+from llbook.theory.solve import solve
+from llbook.theory.transcription import objective
+
+__all__ = ["Price", "tilted_price"]
+
+FEWEST, MOST = 1, 2  # examples that greedy weighs at a step
+MIXED = 0.1  # equal weight in the start from greedy: a zero weight would stay out of Newton's steps
+
+
+class Price(NamedTuple):
+    """Areas ηJ in nats: of equal weights, of greedy, and the least that was found, with its gap.
+
+    Attributes:
+        usual, greedy, best: ηJ.
+        gap: relative first-order gap of the best.
+    """
+
+    usual: float
+    greedy: float
+    best: float
+    gap: float
+
+
+def tilted_price(
+    coupling: float, *, size: int = 12, steps: int = 60, seed: int = 0, iterations: int = 3000
+) -> Price:
+    """Greedy beside the best policy of a random :func:`~llbook.tasks.least_squares.tilted` task.
+
+    r_n is uniform in (0.4, 1), c_n between 1 and e⁻³, uniform in its logarithm, and the horizon is
+    N/2. Greedy is the better of one and of two examples a step; the best policy
+    the better of those solved for from equal weights and from greedy.
+
+    Args:
+        coupling: κ in [0, 1); the brackets of the flows grow with it.
+        size: N.
+        steps: T of Euler's method.
+        seed: of r and c.
+        iterations: gradients of each solution, at most.
+
+    Raises:
+        ValueError: a coupling out of range, fewer than two examples or one step.
+    """
+    if size < MOST or steps < 1:
+        raise ValueError(
+            f"expected at least {MOST} examples and one step, got size = {size}, steps = {steps}"
+        )
+    generator = np.random.default_rng(seed)
+    rates, starts = generator.uniform(0.4, 1, size), np.exp(-generator.uniform(0, 3, size))
+    eta = size / (2 * steps)
+    task = tilted(rates, starts, np.ones(size), coupling=coupling, learning_rate=eta)
+    value = objective(task, interval=eta, scheme="euler")
+    tried = [select(task, Greedy(count / size), steps).policy for count in range(FEWEST, MOST + 1)]
+    greedy = min(tried, key=lambda policy: value(policy)[0])
+    equal = constant_policy(task, steps)
+    mixed = (1 - MIXED) * greedy + MIXED / size
+    solutions = [solve(value, start, iterations=iterations) for start in (equal, mixed)]
+    best = min(solutions, key=lambda one: one.objective)
+    return Price(value(equal)[0], value(greedy)[0], best.objective, best.gap)
