@@ -5,10 +5,17 @@ share nothing but their form, and its backward pass (Eq. 22) carries the costate
 
     λ_T = ∇L_dsr(θ_T),   λ_t = ∇L_dsr(θ_t) + (I - η H_t) λ_{t+1},
 
-from which ∂J/∂γ_{n,t} = -η λ_{t+1}·∇l(x_n, θ_t). Three strategies compute it:
+from which ∂J/∂γ_{n,t} = -η λ_{t+1}·∇l(x_n, θ_t). With another optimiser (see
+:mod:`llbook.optimal.inner`) it carries those of all that a step depends on, and the
+*pull* p_t, which is the costate of the step's gradient over -η, takes the place of λ_{t+1}
+in both products:
+
+    λ_t = ∇L_dsr(θ_t) + (∂θ_{t+1}/∂θ_t)ᵀ λ_{t+1} - η H_t p_t,   ∂J/∂γ_{n,t} = -η (∂w_n/∂γ_n) p_t·∇l(x_n, θ_t).
+
+Three strategies compute it:
 
 - ``"reverse-over-forward"``: any task; one reverse-over-forward pass a step.
-- ``"closed-form"``: of a task that has one, as the perceptron: two matrix–vector products a step.
+- ``"closed-form"``: of a task that has one, as the perceptron, for Eq. 1: two matrix–vector products a step.
 - ``"unrolled"``: automatic differentiation through the whole loop. It needs
   memory for every step's graph and exists to be obviously right.
 """
@@ -42,8 +49,8 @@ def policy_gradient(
         ∂J/∂γ, shape (T, N), in nats.
 
     Raises:
-        ValueError: an unknown strategy, one that does not fit the task, or shapes
-            that do not belong together.
+        ValueError: an unknown strategy, one that does not fit the task, shapes
+            that do not belong together, or batches drawn from γ, of which J has no gradient.
         TypeError: a policy of another dtype or device than the task's.
     """
     return gradient_and_losses(task, policy, process, strategy=strategy)[0]
@@ -65,9 +72,10 @@ def gradient_and_losses(
             f"the task has {task.initial.numel()} parameters, "
             f"the trajectory's states are {tuple(process.trajectory[0].shape)}"
         )
+    process.inner.check_differentiable()
     policy = policy.detach()
     if strategy == "auto":
-        known = task.adjoint(policy, process.trajectory)
+        known = task.adjoint(policy, process.trajectory) if process.inner.plain else None
         return known or _reverse_over_forward(task, policy, process)
     if strategy not in STRATEGIES:
         known_names = ", ".join(sorted(STRATEGIES))
@@ -76,39 +84,51 @@ def gradient_and_losses(
 
 
 def _reverse_over_forward(task: Task, policy: Tensor, process: Process) -> tuple[Tensor, Tensor]:
-    eta = task.learning_rate
+    eta, inner, batches = task.learning_rate, process.inner, process.batches
+    factors = inner.factors(process.steps)
     gradient = torch.empty_like(policy)
     losses = policy.new_empty(len(policy))
-    losses[-1], costate = task.mean_gradient(process.trajectory[process.steps], task.desired)
+    after = process.state(process.steps)
+    losses[-1], costate = task.mean_gradient(after[0], task.desired)
+    carried = [torch.zeros_like(costate) for _ in range(inner.update.carried)]
     for t in range(process.steps - 1, -1, -1):
-        theta = process.trajectory[t]
-        products, curvature = task.costate_products(theta, policy[t], costate)
+        state, batch = process.state(t), None if batches is None else batches[t]
+        (costate, *carried), pull = inner.retreat([costate, *carried], after, eta, factors[t], t)
+        weights = inner.weights(task, policy[t], batch)
+        products, curvature = task.costate_products(state[0], weights, pull)
         torch.mul(products, -eta, out=gradient[t])
+        if (shares := inner.shares(task, batch, policy)) is not None:
+            gradient[t].mul_(shares)
         if t > 0:
-            losses[t - 1], slope = task.mean_gradient(theta, task.desired)
+            losses[t - 1], slope = task.mean_gradient(state[0], task.desired)
             costate = slope.add_(costate).sub_(curvature, alpha=eta)
+        after = state
     return gradient, losses
 
 
 def _closed_form(task: Task, policy: Tensor, process: Process) -> tuple[Tensor, Tensor]:
-    known = task.adjoint(policy, process.states)
+    known = task.adjoint(policy, process.states) if process.inner.plain else None
     if known is None:
-        raise ValueError(f"a {type(task).__name__} has no closed form of its adjoint")
+        what = "" if process.inner.plain else " for this optimiser, its rates or its batches"
+        raise ValueError(f"a {type(task).__name__} has no closed form of its adjoint{what}")
     return known
 
 
 def _unrolled(task: Task, policy: Tensor, process: Process) -> tuple[Tensor, Tensor]:
-    weights = policy.clone().requires_grad_(True)
-    theta = task.initial.detach().clone().requires_grad_(True)
+    inner, batches = process.inner, process.batches
+    given = policy.clone().requires_grad_(True)
+    state = inner.begin(task.initial.detach().clone()).requires_grad_(True)
     losses = []
-    for row in weights:
+    for t, factor in enumerate(inner.factors(len(policy))):
+        weights = inner.weights(task, given[t], None if batches is None else batches[t])
+        theta = state[0]
         slope = torch.autograd.grad(
-            row @ task.losses(theta, task.training), theta, create_graph=True
+            weights @ task.losses(theta, task.training), theta, create_graph=True
         )[0]
-        theta = theta - task.learning_rate * slope
-        losses.append(task.mean_loss(theta, task.desired))
+        state = inner.advance(state, slope, task.learning_rate * factor, t)
+        losses.append(task.mean_loss(state[0], task.desired))
     curve = torch.stack(losses)
-    return torch.autograd.grad(curve.sum(), weights)[0], curve.detach()
+    return torch.autograd.grad(curve.sum(), given)[0], curve.detach()
 
 
 STRATEGIES: dict[str, Callable[[Task, Tensor, Process], tuple[Tensor, Tensor]]] = {

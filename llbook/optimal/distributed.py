@@ -202,7 +202,7 @@ class Shared(Task):
         return self._own.identity(whole)
 
     @property
-    def trajectories(self) -> Mapping[str, Callable[[int], SharedTrajectory]]:
+    def trajectories(self) -> Mapping[str, Callable[[int, int], SharedTrajectory]]:
         return {
             place: partial(SharedTrajectory, self, host=place == "host")
             for place in ("memory", "host")
@@ -234,11 +234,12 @@ class SharedTrajectory(Sequence[Tensor]):
     Args:
         task: the shared task.
         steps: T.
+        width: numbers of a state: P, and more where an optimiser keeps some of its own.
         host: keep the states in the CPU's memory.
     """
 
-    def __init__(self, task: Shared, steps: int, *, host: bool = False) -> None:
-        self._task, self._count = task, steps + 1
+    def __init__(self, task: Shared, steps: int, width: int, *, host: bool = False) -> None:
+        self._task, self._count, self._width = task, steps + 1, width
         self._starts = [
             _stretch(self._count, rank, task.processes).start for rank in range(task.processes)
         ]
@@ -247,7 +248,7 @@ class SharedTrajectory(Sequence[Tensor]):
         device = torch.device("cpu") if host else task.initial.device
         self.states = torch.empty(
             mine.stop - mine.start,
-            task.initial.numel(),
+            width,
             dtype=task.initial.dtype,
             device=device,
         )
@@ -261,10 +262,10 @@ class SharedTrajectory(Sequence[Tensor]):
         if keeper == self._task.rank:
             state = self.states[t - self._first].to(self._task.initial.device, copy=True)
         else:
-            state = torch.empty_like(self._task.initial)
+            state = self._task.initial.new_empty(self._width)
         dist.broadcast(state, keeper)
         return state
 
-    def put(self, t: int, theta: Tensor) -> None:
+    def put(self, t: int, state: Tensor) -> None:
         if 0 <= t - self._first < len(self.states):
-            self.states[t - self._first].copy_(theta)
+            self.states[t - self._first].copy_(state)

@@ -23,6 +23,7 @@ from llbook.measures.law import first_order_gap, future_contributions
 from llbook.measures.objective import acceleration_ratio, compression_ratio, loss_auc
 from llbook.optimal.adjoint import gradient_and_losses
 from llbook.optimal.checkpoint import digest
+from llbook.optimal.inner import PLAIN, Inner
 from llbook.optimal.keeping import Keeper, Recorder
 from llbook.optimal.methods import METHODS, Settings
 from llbook.optimal.process import Process, check_policy, train
@@ -87,6 +88,7 @@ def search(
     schedule: str = "constant",
     objective: str = "sum",
     rate: float = 0.3,
+    inner: Inner = PLAIN,
     start: str = "auto",
     initial_policy: Tensor | None = None,
     measure_every: int = 1,
@@ -114,6 +116,8 @@ def search(
         step_size, schedule, objective: ε of Eq. 6, of ``"projected-gradient"``; see
             :class:`llbook.optimal.methods.Settings`.
         rate: of ``"mirror"`` and ``"two-stage"``, see there.
+        inner: how θ is trained: optimiser, rates and batches; gradient descent on the full
+            batch unless given. The batches of all evaluations are the same.
         start: a name from :data:`llbook.optimal.starts.STARTS`, or ``"auto"``: 1/N for
             ``"projected-gradient"``, ``"greedy"`` for the others where the budget allows it.
         initial_policy: (T, N), in the place of ``start``.
@@ -147,6 +151,8 @@ def search(
         raise ValueError(f"measure_every must be at least 1, got {measure_every}")
     if stop_at_gap is not None and not stop_at_gap >= 0:
         raise ValueError(f"stop_at_gap must not be negative, got {stop_at_gap}")
+    inner.check(task.total, steps)
+    inner.check_differentiable()
     kind = METHODS[method]
     if policy_storage not in kind.forms:
         raise ValueError(
@@ -177,6 +183,8 @@ def search(
         "stop_at_gap": stop_at_gap,
         "initial_policy": None if initial_policy is None else digest({"policy": initial_policy}),
     }
+    if not inner.plain:
+        asked["inner"] = inner.identity()
     if initial_policy is None:
         policy = equal(task, steps)
     else:
@@ -197,7 +205,7 @@ def search(
     )
     with bar, _deterministic(policy.device):
         while True:
-            process = train(task, policy, trajectory=trajectory)
+            process = train(task, policy, inner=inner, trajectory=trajectory)
             gradient, losses = gradient_and_losses(task, policy, process)
             value = float(losses.double().sum())
             number = keeper.epochs
@@ -227,7 +235,7 @@ def search(
             if over:
                 policy = keeper.best()
             elif moved and number == 0:
-                policy = make(task, steps, trajectory=trajectory)
+                policy = make(task, steps, trajectory=trajectory, inner=inner)
                 keeper.evaluations += price
                 bar.update(price)
             else:

@@ -9,17 +9,20 @@ conventional learning there are two starts that cost few evaluations:
 - *static*: one weight per example for all steps (as in data selection), found by mirror
   descent on ∂J/∂γ summed over the steps.
 
-Both are mixed with equal weights, so that no example is out of reach.
+Both are mixed with equal weights, so that no example is out of reach. They train as the
+search does; the greedy one, which would see who is in a batch, on the full batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from llbook.optimal.adjoint import policy_gradient
+from llbook.optimal.inner import PLAIN, Inner
 from llbook.optimal.methods.method import Settings
 from llbook.optimal.methods.mirror import Mirror
 from llbook.optimal.process import constant_policy, train
@@ -32,7 +35,7 @@ EQUAL_SHARE = 0.5  # of the weight of the greedy and the static start
 SWEEPS = 20  # of the static start
 
 
-def equal(task: Task, steps: int, *, trajectory: str = "memory") -> Tensor:
+def equal(task: Task, steps: int, *, trajectory: str = "memory", inner: Inner = PLAIN) -> Tensor:
     """Conventional learning, γ_{n,t} = 1/N, shape (T, N)."""
     return constant_policy(task, steps)
 
@@ -44,6 +47,7 @@ def greedy(
     chosen: int = CHOSEN,
     equal_share: float = EQUAL_SHARE,
     trajectory: str = "memory",
+    inner: Inner = PLAIN,
 ) -> Tensor:
     """Equal weight on the examples that contribute most at their step, shape (T, N).
 
@@ -53,6 +57,7 @@ def greedy(
         chosen: how many examples share a step's weight; all where there are fewer.
         equal_share: of each step's weight, how much all examples share. The greedy
             training itself is that of the chosen ones alone.
+        inner: how it trains.
 
     Raises:
         ValueError: ``chosen`` below 1, or a share outside [0, 1].
@@ -61,15 +66,22 @@ def greedy(
         raise ValueError(f"chosen must be at least 1, got {chosen}")
     _check_share(equal_share)
     policy = torch.zeros_like(constant_policy(task, steps))
-    theta = task.initial
-    for weights in policy:
+    whole_batches = replace(inner, batch=0, batches="weigh")
+    state, factors = inner.begin(task.initial), inner.factors(steps)
+    for t, weights in enumerate(policy):
+        theta = state[0]
         slope = task.mean_gradient(theta, task.desired)[1]
         everywhere = task.gather(task.directional_derivatives(theta, slope)[None])[0]
         best = everywhere.topk(min(chosen, task.total)).indices
         whole = torch.zeros_like(everywhere)
         whole[best] = 1 / len(best)
         weights.copy_(task.own(whole[None])[0])
-        theta = theta - task.learning_rate * task.gradient(theta, weights)
+        gradient = task.gradient(theta, weights)
+        if inner.plain:  # rounded as ever: records begin here
+            state = (theta - task.learning_rate * gradient)[None]
+        else:
+            rate = task.learning_rate * factors[t]
+            state = whole_batches.advance(state, gradient, rate, t)
     return policy.mul_(1 - equal_share).add_(equal_share / task.total)
 
 
@@ -80,6 +92,7 @@ def static(
     sweeps: int = SWEEPS,
     equal_share: float = EQUAL_SHARE,
     trajectory: str = "memory",
+    inner: Inner = PLAIN,
 ) -> Tensor:
     """One weight per example for all steps, shape (T, N) with equal rows.
 
@@ -88,6 +101,7 @@ def static(
         steps: T.
         sweeps: gradient evaluations.
         equal_share: see :func:`greedy`.
+        inner: how it trains.
 
     Raises:
         ValueError: a negative number of sweeps, or a share outside [0, 1].
@@ -99,9 +113,8 @@ def static(
     mirror = Mirror(task, Settings(steps=1, updates=sweeps))
     for _ in range(sweeps):
         policy = row.expand(steps, -1).contiguous()
-        gradient = policy_gradient(task, policy, train(task, policy, trajectory=trajectory)).sum(
-            0, keepdim=True
-        )
+        process = train(task, policy, inner=inner, trajectory=trajectory)
+        gradient = policy_gradient(task, policy, process).sum(0, keepdim=True)
         row = mirror.propose(row, gradient, 0.0)
     return row.mul_(1 - equal_share).add_(equal_share / task.total).repeat(steps, 1)
 
@@ -117,4 +130,5 @@ STARTS: dict[str, tuple[Callable[..., Tensor], int]] = {
     "static": (static, SWEEPS),
 }
 """Name → the start, and its price in gradient evaluations. Each takes ``trajectory``, where its
-trainings keep their states (see :func:`llbook.optimal.process.train`); only the last trains whole."""
+trainings keep their states (see :func:`llbook.optimal.process.train`; only the last trains whole), and
+``inner``, how they train."""

@@ -156,8 +156,8 @@ class Task(ABC):
         return function(columns)
 
     @property
-    def trajectories(self) -> Mapping[str, Callable[[int], Any]]:
-        """Places of θ_0 … θ_T that the task has instead of the usual ones: name → (steps → states)."""
+    def trajectories(self) -> Mapping[str, Callable[[int, int], Any]]:
+        """Places of states that the task has instead of the usual ones: name → (T, width of a state) → states."""
         return {}
 
     def linear_form(self) -> LinearForm | None:
