@@ -29,7 +29,9 @@ from llbook.selection.methods.greedy import Greedy
 from llbook.selection.methods.groups import Groups
 from llbook.selection.methods.influence import Influence
 from llbook.selection.methods.look_ahead import BASE_SHARE, LookAhead, costates
+from llbook.selection.methods.mean_mixture import ExcessLoss, MeanMixture
 from llbook.selection.methods.metagradient import Metagradient
+from llbook.selection.methods.mixture import BestMixture, MixingLaw
 from llbook.selection.methods.pds import PDS, OneSweep
 from llbook.selection.methods.rho import Rho
 from llbook.selection.methods.self_paced import SelfPaced
@@ -143,6 +145,44 @@ def test_groups():
         first(Groups(1.0, members[:2]))
 
 
+GROUPS = torch.tensor([0, 1, 1, 0])
+"""The points (1, 0) and (2, 0), whose mean is (1.5, 0), and (0, 0.5) and (-1.5, 0)."""
+
+
+def test_mean_mixtures_are_those_of_their_proxy():
+    proxy = select(Points(), Groups(1.0, GROUPS), 5).policy
+    for row in select(Points(), MeanMixture(1.0, GROUPS), 5).policy:
+        torch.testing.assert_close(row, proxy.mean(0))
+    # half of the mean point is the reference (0.1875, 0.0625): excess losses by hand
+    excess = np.maximum(
+        0, [0.5 - 0.33203125, 0.125 - 0.11328125, 1.125 - 1.425781250, 2 - 1.644531250]
+    )
+    worth = np.array([excess[[0, 3]].mean(), excess[[1, 2]].mean()])
+    share = np.exp(worth / worth.max())
+    found = first(MeanMixture(1.0, GROUPS, ExcessLoss))
+    np.testing.assert_allclose(found, (share / share.sum() / 2)[GROUPS])
+
+
+def test_the_best_mixture_is_that_of_the_line():
+    """Of one long step the best mixture leads to the point of the line between the means nearest to (1, 0)."""
+    task = Points(1.0)
+    one_step = select(task, BestMixture(200, GROUPS), 1).policy[0]
+    near, far = torch.tensor([1.5, 0.0]), torch.tensor([-0.75, 0.25])
+    along = near - far
+    share = float((torch.tensor([1.0, 0.0]) - far) @ along / (along @ along))
+    assert 0 < share < 1
+    np.testing.assert_allclose(
+        one_step, np.array([share, 1 - share, 1 - share, share]) / 2, atol=1e-3
+    )
+
+
+def test_a_mixing_law_prefers_one_group():
+    assert first(MixingLaw(GROUPS)) == [0.5, 0, 0, 0.5]
+    mixtures = np.array([[1.0, 0], [0, 1], [0.75, 0.25], [0.25, 0.75], [0.5, 0.5]])
+    areas = 2.0 + np.exp(mixtures @ [0.4, -1.0])
+    np.testing.assert_allclose(MixingLaw()._fit(mixtures, areas), [0.4, -1.0], atol=0.02)
+
+
 def test_greed_costs_nothing_where_flows_commute():
     free, dear = (tilted_price(kappa, seed=1, iterations=1500) for kappa in (0.0, 0.8))
     assert free.greedy == pytest.approx(free.best, rel=1e-4) and free.best < 0.9 * free.usual
@@ -221,6 +261,10 @@ def test_a_method_cannot_see_the_test_set_and_divergence_is_named():
         (Greedy(0.1), 12 * (2 + 1 + 2 / 2)),
         (Controller(0.1), 12 * (2 + 1 + 2 / 2)),
         (Groups(0.1), 12 * (2 + 1 + 2 / 2) + 1),
+        (MeanMixture(0.1), 24 + 12 * (2 + 1 + 2 / 2) + 1),
+        (MeanMixture(0.1, online=ExcessLoss), 24 + 24 + 1 + 24 + 1),
+        (BestMixture(3), 24 + 3 * 12 * (PASSES + 2 / 2) + 1),
+        (MixingLaw(), 24 + 17 * 12 * (2 + 1 / 2) + 1),
         (GradMatch(2), 24 + 1 + 2 / 2),
         (TracIn(0.1), 24 + 12 * (3 + 2 / 2)),
         (OneSweep(0.1), 24 + 12 * (PASSES + 2 / 2)),

@@ -29,7 +29,7 @@ from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import Process, train
 from llbook.optimal.search import search
 from llbook.parameters import Section, nearest
-from llbook.selection.methods import METHODS
+from llbook.selection.methods import GROUPED, METHODS
 from llbook.selection.studies import order_alone, policy_bits, quantised, totals_alone
 from llbook.selection.tuning import tuned
 from llbook.tasks.task import Task
@@ -141,7 +141,7 @@ class _SelectionExperiment(Experiment[C]):
         table = _Table(task, config, best, flipped)
         for name in config.names():
             fixed: dict[str, Any] = {}
-            if name == "groups" and bool(flipped.any()):
+            if name in GROUPED and bool(flipped.any()):
                 fixed["groups"] = flipped.long()
             found = tuned(task, METHODS[name], steps, **fixed)
             made = found.selection
@@ -321,6 +321,7 @@ _LOSSES = "hardest,easiest,self-paced,rho"
 _ONLINE = "hardest,rho,grad-match,greedy,controller,groups,look-ahead-5"
 # at the paper's scale; the best known policies are records of the perceptron
 _FULL = {"size": 4096, "steps": 2000, "epochs": 0}
+_MIXTURES = "groups,doge,doremi,mixing-law,mixture"
 _SHORT = {"steps": 40, "size": 64, "vocabulary": 350}
 _CODE = (
     *("llbook.selection", "llbook.theory.influence", "llbook.theory.flows"),
@@ -385,7 +386,7 @@ LANGUAGE_MODEL = _SelectionExperiment(
             | {"epochs": 0}
         ],
         "laptop": [
-            {"methods": "hardest,rho,greedy,controller,groups", "epochs": 0, "seed": seed}
+            {"methods": f"hardest,rho,greedy,controller,{_MIXTURES}", "epochs": 0, "seed": seed}
             for seed in _SEEDS
         ],
         # greed against depth and width

@@ -17,7 +17,9 @@ from llbook.selection.methods.greedy import Greedy
 from llbook.selection.methods.groups import Groups
 from llbook.selection.methods.influence import Influence
 from llbook.selection.methods.look_ahead import LookAhead
+from llbook.selection.methods.mean_mixture import ExcessLoss, MeanMixture
 from llbook.selection.methods.metagradient import Metagradient
+from llbook.selection.methods.mixture import BestMixture, MixingLaw
 from llbook.selection.methods.pds import PDS, OneSweep
 from llbook.selection.methods.rho import Rho
 from llbook.selection.methods.self_paced import SelfPaced
@@ -25,7 +27,7 @@ from llbook.selection.methods.tracin import TracIn
 from llbook.selection.methods.uniform import Uniform
 from llbook.selection.selector import Selector
 
-__all__ = ["HORIZONS", "METHODS", "SHARES", "Method"]
+__all__ = ["GROUPED", "HORIZONS", "METHODS", "SHARES", "Method"]
 
 SHARES = (0.002, 0.01, 0.05, 0.2, 0.6, 0.9)
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -62,6 +64,10 @@ METHODS: dict[str, Method] = {
     "pds": Method(PDS, "sweeps", (10, 20, 40, 80)),
     "metagradient": Method(Metagradient, "changed", (0.02, 0.05, 0.1, 0.2, 0.4)),
     "groups": Method(Groups, "rate", RATES),
+    "doge": Method(MeanMixture, "rate", RATES),
+    "doremi": Method(partial(MeanMixture, online=ExcessLoss), "rate", RATES),
+    "mixing-law": Method(MixingLaw),
+    "mixture": Method(BestMixture, "sweeps", (10, 20)),
     **{
         f"look-ahead-{horizon or 'all'}": Method(
             partial(LookAhead, horizon=horizon), "share", SHARES[:4]
@@ -70,3 +76,6 @@ METHODS: dict[str, Method] = {
     },
 }
 """Name → method. A new one is a file beside the others and a line here."""
+
+GROUPED = ("groups", "doge", "doremi", "mixing-law", "mixture")
+"""Those that weigh groups of examples; they are told which are spoilt, where some are."""

@@ -1,0 +1,85 @@
+"""The best fixed mixture of groups: exactly, by ∂J/∂γ, and as a mixing law predicts it.
+
+    γ_n = α_g / |g| at all steps,   ∂J/∂α_g = Σ_t mean over g of ∂J/∂γ_{n,t}
+    mixing law:  J(α) = c + exp(τ·α), fitted to a few trainings
+
+Source of the law: Ye et al., *Data Mixing Laws* (arXiv 2403.16952), which fits the losses of several
+validation sets, from small models and short trainings. Of one desired loss it is monotone along every line, so
+that its best mixture is always a single group. Cost: a gradient evaluation a sweep; 2G + 1
+trainings for the law: each group alone, half-way to it, and all alike.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llbook.optimal.adjoint import policy_gradient
+from llbook.optimal.methods.method import Settings
+from llbook.optimal.methods.mirror import Mirror
+from llbook.optimal.process import train
+from llbook.selection.methods.groups import group_means
+from llbook.selection.selector import PASSES, Meter, Static
+from llbook.tasks.task import Task
+
+__all__ = ["BestMixture", "MixingLaw"]
+
+
+class BestMixture(Static):
+    """Mirror descent on the weights of the groups.
+
+    Args:
+        sweeps: gradient evaluations, at least 1.
+        groups: see :func:`~llbook.selection.methods.groups.group_means`.
+    """
+
+    def __init__(self, sweeps: int, groups: Tensor | None = None) -> None:
+        self.sweeps, self.groups = sweeps, groups
+
+    def fixed(self, task: Task, steps: int, meter: Meter) -> Tensor:
+        members = group_means(task, self.groups, meter)
+        row = task.initial.new_full((1, len(members)), 1 / len(members))
+        mirror = Mirror(task, Settings(steps=1, updates=self.sweeps))
+        for _ in range(self.sweeps):
+            policy = (row @ members).expand(steps, -1).contiguous()
+            gradient = policy_gradient(task, policy, train(task, policy)).sum(0)
+            row = mirror.propose(row, (members @ gradient)[None], 0.0)
+        meter.add(self.sweeps * PASSES * steps, desired=2 * self.sweeps * steps)
+        return (row @ members)[0]
+
+
+class MixingLaw(Static):
+    """The group that a fitted law prefers.
+
+    Args:
+        groups: see :func:`~llbook.selection.methods.groups.group_means`.
+    """
+
+    LEVELS = np.linspace(0, 0.999, 200)  # of c, as a share of the least J
+
+    def __init__(self, groups: Tensor | None = None) -> None:
+        self.groups = groups
+
+    def fixed(self, task: Task, steps: int, meter: Meter) -> Tensor:
+        members = group_means(task, self.groups, meter)
+        alone = torch.eye(len(members), dtype=members.dtype)
+        alike = torch.full_like(alone[:1], 1 / len(members))
+        mixtures = torch.cat([alone, (alone + alike) / 2, alike]).to(members)
+        areas = []
+        for mixture in mixtures:
+            process = train(task, (mixture @ members).expand(steps, -1).contiguous())
+            losses = task.trajectory_losses(process.trajectory, task.desired)
+            areas.append(float(losses[1:].double().sum()))
+            meter.add(2 * steps, desired=steps)
+        exponents = self._fit(mixtures.cpu().double().numpy(), np.array(areas))
+        return members[int(np.argmin(exponents))]
+
+    def _fit(self, mixtures: np.ndarray, areas: np.ndarray) -> np.ndarray:
+        """τ, shape (G,), by least squares in ln(J - c), at the c that misses J least."""
+        found = []
+        for level in self.LEVELS * areas.min():
+            exponents = np.linalg.lstsq(mixtures, np.log(areas - level), rcond=None)[0]
+            missed = level + np.exp(mixtures @ exponents) - areas
+            found.append((float(missed @ missed), exponents))
+        return min(found, key=lambda one: one[0])[1]
