@@ -274,11 +274,11 @@
     show();
   };
 
-  const KINDS = { explorer, "law-3d": law };
-  const start = () => {
+  const kinds = { explorer, "law-3d": law };
+  window.llbookInteractive = { kinds, make, draw, number, slider, panel, axes, ticks };
+  // when other scripts have added their kinds
+  document.addEventListener("DOMContentLoaded", () => {
     for (const element of document.querySelectorAll(".interactive[data-kind]"))
-      KINDS[element.dataset.kind](element, JSON.parse(element.querySelector("script").textContent));
-  };
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
-  else start();
+      kinds[element.dataset.kind](element, JSON.parse(element.querySelector("script").textContent));
+  });
 })();
