@@ -229,7 +229,7 @@
       Object.assign(points[n].dataset, { x: inputs[n][0], y: inputs[n][1], label: labels[n], weight: share });
       const sign = draw("path", { d: labels[n] > 0 ? "M-4 0h8M0 -4v8" : "M-4 0h8", class: "sign" });
       points[n].replaceChildren(
-        draw("circle", { r: 20, class: "reach" }),
+        draw("circle", { r: 15, class: "reach" }),
         draw("circle", { r: 9 * Math.sqrt(share), class: `halo ${kind(labels[n])}` }),
         mark(labels[n], 7, `grip ${kind(labels[n])} ${used}`),
         sign,
