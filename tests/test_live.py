@@ -33,7 +33,9 @@ def element(config=CONFIG, data=DATA):
 @pytest.fixture(params=["in a worker", "in the page"])
 def tab(request, chromium, tmp_path):
     """A page from disk with the element alone, with and without workers."""
-    scripts = "".join(f'<script src="{STATIC / name}.js"></script>' for name in ("explorer", "live"))
+    # as in the site, in no certain order
+    names = ("live", "explorer") if request.param == "in a worker" else ("explorer", "live")
+    scripts = "".join(f'<script src="{STATIC / name}.js"></script>' for name in names)
     style = f'<link rel="stylesheet" href="{STATIC / "explorer.css"}">'
     file = tmp_path / "live.html"
     file.write_text(
@@ -62,7 +64,8 @@ def settle(page):
 def examples(page):
     """What the page shows as its training examples."""
     places = page.eval_on_selector_all(
-        ".live-point", "all => all.map(p => [p.dataset.x, p.dataset.y, p.dataset.label].map(Number))"
+        ".live-point",
+        "all => all.map(p => [p.dataset.x, p.dataset.y, p.dataset.label].map(Number))",
     )
     shown = torch.tensor(places, dtype=torch.float64)
     return Labelled(shown[:, :2], shown[:, 2])

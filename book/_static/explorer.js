@@ -274,9 +274,9 @@
     show();
   };
 
-  const kinds = { explorer, "law-3d": law };
-  window.llbookInteractive = { kinds, make, draw, number, slider, panel, axes, ticks };
-  // when other scripts have added their kinds
+  // pages load their scripts in no certain order: others add their kinds before or after this
+  const kinds = Object.assign((window.llbookKinds ??= {}), { explorer, "law-3d": law });
+  window.llbookInteractive = { make, draw, slider, panel, axes, ticks };
   document.addEventListener("DOMContentLoaded", () => {
     for (const element of document.querySelectorAll(".interactive[data-kind]"))
       kinds[element.dataset.kind](element, JSON.parse(element.querySelector("script").textContent));

@@ -363,5 +363,5 @@
     changed();
   };
 
-  window.llbookInteractive.kinds.live = live;
+  (window.llbookKinds ??= {}).live = live;
 })();

@@ -18,6 +18,7 @@ from llbook.optimal.search import search
 from llbook.optimal.starts import equal, greedy
 from llbook.parameters import Parameters
 from llbook.tasks.perceptron import Perceptron, initial_parameters
+from llbook.tasks.task import Task
 
 __all__ = ["GRID", "REACH", "LiveConfig", "Trained", "build_task", "compare", "plane_examples"]
 
@@ -80,7 +81,7 @@ def build_task(config: LiveConfig, training: Labelled, desired: Labelled) -> Per
     )
 
 
-def compare(config: LiveConfig, task: Perceptron) -> dict[str, Trained]:
+def compare(config: LiveConfig, task: Task) -> dict[str, Trained]:
     """The three policies of the page: ``equal``, ``greedy``, and ``searched`` by mirror descent."""
     steps, evaluations = config.steps, config.evaluations
     found = search(
@@ -97,8 +98,6 @@ def compare(config: LiveConfig, task: Perceptron) -> dict[str, Trained]:
         "searched": found.policy,
     }
     return {
-        name: Trained(
-            policy, task.trajectory_losses(train(task, policy).trajectory, task.desired)
-        )
+        name: Trained(policy, task.trajectory_losses(train(task, policy).trajectory, task.desired))
         for name, policy in policies.items()
     }

@@ -163,9 +163,7 @@ def law_3d(name: str = "law-3d") -> HTML:
     return element("law-3d", name, label, {"across": across, "unequal": unequal, "equal": equal})
 
 
-def element(
-    kind: str, name: str, label: str, data: Mapping[str, Any], *, digits: int = 4
-) -> HTML:
+def element(kind: str, name: str, label: str, data: Mapping[str, Any], *, digits: int = 4) -> HTML:
     """What a script makes an interactive figure of.
 
     Args:

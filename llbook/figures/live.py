@@ -37,8 +37,9 @@ def live(
         task: of these examples.
         name: of the element, unique on its page.
     """
+    label = "A perceptron in the plane"
     data = {
-        "label": "A perceptron in the plane",
+        "label": label,
         "reach": REACH,
         "grid": GRID,
         "inputs": training.inputs.numpy(),
@@ -55,7 +56,7 @@ def live(
         "memories": [mirror.FIRST, mirror.SECOND],
         "least": mirror.LEAST[task.initial.dtype],
     }
-    return element("live", name, data["label"], data, digits=17)
+    return element("live", name, label, data, digits=17)
 
 
 def still(training: Labelled, desired: Labelled, trained: Mapping[str, Trained]) -> Figure:
@@ -65,11 +66,9 @@ def still(training: Labelled, desired: Labelled, trained: Mapping[str, Trained])
     for label, marker, colour in ((1, "o", style.NEAR_OPTIMAL), (-1, "s", style.PAPER)):
         far, own = desired.labels == label, training.labels == label
         left.scatter(*desired.inputs[far].T, s=12, marker=marker, color=colour, alpha=0.3)
-        size = 12 + 110 * total[own]
-        left.scatter(*training.inputs[own].T, s=size, marker=marker, color=colour, alpha=0.35)
-        left.scatter(
-            *training.inputs[own].T, s=34, marker=marker, color=colour, label=f"label {label:+d}"
-        )
+        places, name = training.inputs[own].T, f"label {label:+d}".replace("-", "−")
+        left.scatter(*places, s=12 + 110 * total[own], color=colour, alpha=0.35, linewidth=0)
+        left.scatter(*places, s=34, marker=marker, color=colour, label=name)
     left.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), xlabel="z₁", ylabel="z₂", aspect="equal")
     left.legend()
     for name, (said, colour, dashes) in LINES.items():
