@@ -274,11 +274,11 @@
     show();
   };
 
-  const KINDS = { explorer, "law-3d": law };
-  const start = () => {
+  // pages load their scripts in no certain order: others add their kinds before or after this
+  const kinds = Object.assign((window.llbookKinds ??= {}), { explorer, "law-3d": law });
+  window.llbookInteractive = { make, draw, slider, panel, axes, ticks };
+  document.addEventListener("DOMContentLoaded", () => {
     for (const element of document.querySelectorAll(".interactive[data-kind]"))
-      KINDS[element.dataset.kind](element, JSON.parse(element.querySelector("script").textContent));
-  };
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
-  else start();
+      kinds[element.dataset.kind](element, JSON.parse(element.querySelector("script").textContent));
+  });
 })();

@@ -23,6 +23,7 @@ from llbook.figures import style
 from llbook.figures.theory import LAW_ARROWS
 
 __all__ = [
+    "element",
     "explorer",
     "law_3d",
     "pack_signed",
@@ -130,7 +131,7 @@ def explorer(run: Arrays, *, name: str, label: str) -> HTML:
         "contributionTops": contribution_tops,
         "perturbed": run["perturbed"].astype(int) if "perturbed" in run else None,
     }
-    return _element("explorer", name, label, data)
+    return element("explorer", name, label, data)
 
 
 def still(run: Arrays) -> Figure:
@@ -159,12 +160,22 @@ def law_3d(name: str = "law-3d") -> HTML:
     """Figure 3A to be turned: three gradients, their heights along ∇L, and the plane of the law."""
     label = "Three arrows for the gradients of examples around an upright arrow for ∇L"
     across, unequal, equal = LAW_ARROWS
-    return _element("law-3d", name, label, {"across": across, "unequal": unequal, "equal": equal})
+    return element("law-3d", name, label, {"across": across, "unequal": unequal, "equal": equal})
 
 
-def _element(kind: str, name: str, label: str, data: Mapping[str, Any]) -> HTML:
+def element(kind: str, name: str, label: str, data: Mapping[str, Any], *, digits: int = 4) -> HTML:
+    """What a script makes an interactive figure of.
+
+    Args:
+        kind: which script.
+        name: of the element, unique on its page.
+        label: what it shows, for those who cannot see it.
+        data: handed to the script; nan is null there.
+        digits: significant ones of its numbers.
+    """
     # no "<" may end the element early
-    text = json.dumps(_plain(data), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    plain = _plain(data, digits)
+    text = json.dumps(plain, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return HTML(
         f'<div class="interactive" data-kind="{kind}" id="{escape(name)}">'
         f'<p class="interactive-fallback">{escape(label)}: interactive on the page of the book, where scripts run.</p>'
@@ -172,14 +183,14 @@ def _element(kind: str, name: str, label: str, data: Mapping[str, Any]) -> HTML:
     )
 
 
-def _plain(value: Any) -> Any:
-    """As JSON has it, to four significant digits; nan is null."""
+def _plain(value: Any, digits: int) -> Any:
+    """As JSON has it."""
     if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
+        return {name: _plain(inner, digits) for name, inner in value.items()}
     if isinstance(value, np.ndarray | list | tuple):
-        return [_plain(inner) for inner in value]
+        return [_plain(inner, digits) for inner in value]
     if isinstance(value, float | np.floating):
-        return float(f"{value:.4g}") if np.isfinite(value) else None
+        return float(f"{value:.{digits}g}") if np.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value
 
 

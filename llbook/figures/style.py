@@ -21,6 +21,7 @@ from matplotlib.patches import StepPatch
 
 __all__ = [
     "CONVENTIONAL",
+    "GREEDY",
     "NEAR_OPTIMAL",
     "PAPER",
     "RATIO_MAP",
@@ -33,6 +34,7 @@ __all__ = [
 _palette = sns.color_palette("colorblind").as_hex()
 CONVENTIONAL = _palette[7]
 NEAR_OPTIMAL = _palette[0]
+GREEDY = _palette[2]
 PAPER = _palette[1]
 RATIO_MAP = "viridis"
 

@@ -48,9 +48,9 @@ def small_print(run: Run, notebook: str, usual: Parameters | None = None) -> HTM
     return HTML(f'<p class="provenance">{escape(line)}</p>')
 
 
-def page_print(notebook: str, config: PerceptronConfig) -> HTML:
+def page_print(notebook: str, config: Parameters) -> HTML:
     """The small print of a figure whose numbers the page itself computes, without a stored run."""
-    usual = PerceptronConfig().flat()
+    usual = type(config)().flat()
     changed = [f"{name} = {value}" for name, value in config.flat().items() if value != usual[name]]
     line = " · ".join(
         [notebook, ", ".join(changed) or "default parameters", "computed in the page"]
