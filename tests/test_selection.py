@@ -391,6 +391,8 @@ def test_a_run_has_a_row_for_every_policy():
     config = SelectionConfig.from_flat(flat | {"best_starts": 2, "epochs": 30})
     arrays = SELECTION.compute(config)
     assert arrays["names"].tolist() == ["uniform", "greedy", "groups", BEST, TOTALS, ORDER]
+    wrong = float(experiment.spoilt(config).double().mean())
+    assert arrays["history_spoilt_weight"][0] == pytest.approx(wrong) and wrong > 0
     assert arrays["history_ar"][0] == 1
     assert arrays["history_overlap"][3] == pytest.approx(1)
     assert arrays["history_objective"][3] < arrays["history_objective"][0]

@@ -125,7 +125,7 @@ class _SelectionExperiment(Experiment[C]):
     Arrays: ``names`` (R,), text; ``history_*`` (R,), a number of each policy: ``objective``, J in nats;
     ``desired_auc``, ``auc`` (test), in nats a step; ``ar``; ``evaluations``, its cost, and
     ``trials``, that of its whole tuning, in gradient evaluations; ``value``, of its knob; ``support_share``;
-    ``idle_weight``, mean weight on test CT ≤ 0; ``agreement``; ``overlap``, Σ_n min(γ, γ*) with the
+    ``idle_weight``, mean weight on test CT ≤ 0; ``spoilt_weight``, on spoilt examples; ``agreement``; ``overlap``, Σ_n min(γ, γ*) with the
     best known, mean over the steps; ``auroc`` of its scores, or else of its totals; ``bits``, ``quanta`` and
     ``symbols``: code length, its quanta a step and the symbols a step from which it is less
     than what the policy saves. ``curves`` (R, S), test losses at ``curve_steps`` (S,); ``maps`` (R, 64, 100): N times the
@@ -192,6 +192,7 @@ class _Table:
             "value": row.value,
             "support_share": float(support(policy).double().mean()),
             "idle_weight": float((policy * idle).sum(1).mean()),
+            "spoilt_weight": float(policy[:, self.flipped].sum(1).mean()),
             "agreement": agreement(policy, future),
             "overlap": math.nan,
             "auroc": auroc(ranked, ~self.flipped),
