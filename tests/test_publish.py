@@ -11,13 +11,16 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT
 from filelock import FileLock
+from matplotlib.image import imread
 
 import llbook.cli
 from llbook.publish import executor, notebooks, site
+from llbook.publish.browser import NoBrowserError, chromium_path
 from llbook.publish.execution import execution_text
 from llbook.publish.extension import LAUNCH_BRANCH, _list_modules
 from llbook.publish.notebooks import NotebookError
@@ -263,6 +266,48 @@ def test_the_printed_book_is_offered_where_there_is_one(build, root, monkeypatch
     monkeypatch.setenv("LLBOOK_PDF", str(tmp_path / "none.pdf"))
     with pytest.raises(BookError, match=r"LLBOOK_PDF: got '.*none\.pdf'; expected a file"):
         build()
+
+
+def test_a_site_with_an_address_can_be_found_and_shared(build, root, lines, monkeypatch):
+    monkeypatch.setenv("LLBOOK_REPOSITORY", "https://github.com/owner/name")
+    (root / "locks").mkdir()
+    (root / "locks" / "cpu.txt").write_text("torch==1.0 --hash=sha256:0\n")
+    edit(
+        root / "_config.yml", "# baseurl: https://example.org/", "baseurl: https://example.org/book"
+    )
+    edit(
+        root / "book" / "page.md",
+        "# A page\n",
+        "# A page\n\n```{figure} line.svg\n:alt: A line\n```\n",
+    )
+    (root / "book" / "line.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="30" height="20"><path fill="#0173b2" d="M0 0h30v20H0z"/></svg>'
+    )
+    folder = build().parent
+    for name in ("intro", "page"):
+        text, address = (
+            (folder / f"{name}.html").read_text(),
+            f"https://example.org/book/{name}.html",
+        )
+        assert f'<link rel="canonical" href="{address}"' in text
+        assert f'<meta property="og:url" content="{address}"' in text
+        assert f'<meta name="citation_public_url" content="{address}"' in text
+        assert f"<loc>{address}</loc>" in (folder / "sitemap.xml").read_text()
+        assert 'href="https://github.com/owner/name/issues/new' in text
+        (card,) = re.findall(
+            r'property="og:image" content="https://example.org/book/([^"]+)"', text
+        )
+        pixels = imread(folder / card)
+        assert pixels.shape[:2] == (600, 1146)
+        blue = (
+            np.isclose(pixels[..., :3], [1 / 255, 115 / 255, 178 / 255], atol=0.02).all(-1).mean()
+        )
+        try:
+            drawn = name == "page" and bool(chromium_path())
+        except NoBrowserError:
+            drawn = False
+            assert any("social cards of words alone: no Chromium" in line for line in lines)
+        assert (blue > 0.2) == drawn
 
 
 @pytest.mark.usefixtures("no_site")

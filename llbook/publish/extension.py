@@ -101,6 +101,8 @@ def _address(app: Sphinx, config: Config) -> None:
         foot += f" from commit {name[:7]}" + " with changes" * bool(found["dirty"])
     config.html_theme_options["extra_footer"] = f"<p>{foot}.</p>"
     config.ogp_site_name = config.html_title
+    if config.html_baseurl:  # a folder: its pages are below it
+        config.html_baseurl = config.html_baseurl.rstrip("/") + "/"
     config.ogp_site_url = config.html_baseurl or ""
     config.ogp_social_cards = {"enable": bool(config.html_baseurl)}
     if config.html_baseurl:
@@ -117,7 +119,7 @@ def _citation(app: Sphinx, pagename: str, title: str) -> str:
         "online_date": now()[:10].replace("-", "/"),
     }
     if address := app.config.html_baseurl:
-        facts["public_url"] = f"{address.rstrip('/')}/{app.builder.get_target_uri(pagename)}"
+        facts["public_url"] = address + app.builder.get_target_uri(pagename)
     return "".join(
         f'<meta name="citation_{name}" content="{escape(str(value), quote=True)}" />\n'
         for name, value in facts.items()

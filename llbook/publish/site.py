@@ -31,6 +31,8 @@ import nbformat
 
 import llbook
 from llbook.data.stories import text_at_hand
+from llbook.publish.browser import NoBrowserError
+from llbook.publish.cards import draw_cards
 from llbook.publish.execution import MARK, execution_text
 from llbook.publish.executor import LIBRARIES, execute_all
 from llbook.publish.extension import PDF, book_pdf, repository
@@ -118,6 +120,10 @@ def build(
         stage = _stage(source, build_folder, documents, notebooks, facts)
         report(f"site: {len(documents)} pages, {len(notebooks)} of them notebooks")
         index = _make_site(root, stage, build_folder, documents, notebooks)
+        try:
+            draw_cards(index.parent)
+        except NoBrowserError as error:
+            report(f"site: social cards of words alone: {error}")
         report(f"site: {index} ({time.perf_counter() - start:.1f} s in all)")
         return index
 
