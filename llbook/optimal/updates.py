@@ -16,6 +16,7 @@ belongs to g_t, the *pull*, is λ_{t+1} itself for gradient descent.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,31 +118,33 @@ class Adam(Update):
     kept = 3
     carried = 2
 
-    def _bias(self, t: int) -> tuple[float, float]:
-        return 1 - self.beta1 ** (t + 1), 1 - self.beta2 ** (t + 1)
+    def _scales(self, t: int) -> tuple[float, float]:
+        """a and b with m̂/(√û + ε) = a m/(√u + b): the corrections of the bias, on numbers."""
+        root = math.sqrt(1 - self.beta2 ** (t + 1))
+        return root / (1 - self.beta1 ** (t + 1)), self.epsilon * root
 
     def step(self, theta: Tensor, kept: Tensor, gradient: Tensor, rate: float, t: int) -> Rows:
-        bias1, bias2 = self._bias(t)
-        first = torch.add(kept[0] * self.beta1, gradient, alpha=1 - self.beta1)
+        a, b = self._scales(t)
+        first = torch.lerp(kept[0], gradient, 1 - self.beta1)
         second = torch.addcmul(kept[1] * self.beta2, gradient, gradient, value=1 - self.beta2)
-        below = (second / bias2).sqrt() + self.epsilon
-        return torch.addcdiv(theta, first, below, value=-rate / bias1), first, second, gradient
+        below = second.sqrt() + b
+        return torch.addcdiv(theta, first, below, value=-rate * a), first, second, gradient
 
     def transpose(
         self, costate: Tensor, carried: Sequence[Tensor], after: Tensor, f: float, t: int
     ) -> tuple[Rows, Tensor]:
-        bias1, bias2 = self._bias(t)
+        a, b = self._scales(t)
         first, second, gradient = after
-        root = (second / bias2).sqrt_()
-        along = torch.mul(costate, f / bias1).div_(root + self.epsilon)
-        bend = along * first / (root * (root + self.epsilon)).mul_(2 * bias2)
-        of_first = carried[0] + along
-        of_second = carried[1] - bend.masked_fill_(root == 0, 0)
-        pull = of_first * (1 - self.beta1)
+        root = second.sqrt()
+        below = root + b
+        along = torch.mul(costate, f * a).div_(below)
+        bend = (along * first).div_(below.mul_(root)).masked_fill_(root == 0, 0)
+        of_first = along.add_(carried[0])
+        of_second = torch.sub(carried[1], bend, alpha=0.5)
+        pull = torch.mul(of_first, 1 - self.beta1)
         pull.addcmul_(gradient, of_second, value=2 * (1 - self.beta2))
         return (of_first.mul_(self.beta1), of_second.mul_(self.beta2)), pull
 
     def preconditioner(self, theta: Tensor, after: Tensor, t: int) -> Tensor:
-        bias1, bias2 = self._bias(t)
-        below = (after[1] / bias2).sqrt_().add_(self.epsilon)
-        return (1 - self.beta1) / bias1 / below
+        a, b = self._scales(t)
+        return (1 - self.beta1) * a / (after[1].sqrt() + b)
