@@ -234,15 +234,16 @@ class Inner:
     def retreat(
         self, costates: Sequence[Tensor], after: Tensor, eta: float, f: float, t: int
     ) -> tuple[list[Tensor], Tensor]:
-        """The costates at s_t for a given Σ_n w_n ∇l_n, and its own over -η, the *pull* p_t.
-
-        What the sum itself owes to θ_t, -η H_t p_t, is still to be added to the first.
+        """(∂θ_{t+1}/∂θ_t)ᵀ λ_{t+1} for a given Σ_n w_n ∇l_n, whose own costate over -η is the *pull* p_t.
 
         Args:
-            costates: λ_{t+1}, shape (P,), and, over -η, those of the carried rows of s_{t+1}.
+            costates: λ_{t+1}, shape (P,), and, over -η, those of the carried rows that step t + 1 left.
             after: s_{t+1}.
             eta, f: η, and η_t/η.
             t: the step.
+
+        Returns:
+            The first and those of the rows that step t left; and p_t.
         """
         costate, *carried = costates
         of_kept, pull = self.update.transpose(costate, carried, after[1:], f, t)

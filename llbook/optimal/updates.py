@@ -9,9 +9,9 @@ numbers, one a parameter, beside θ:
   m̂ = m / (1 - β₁^{t+1}) and û = u / (1 - β₂^{t+1}). The gradient is kept with the state that
   it led to, for the way back.
 
-All of them work elementwise. The transpose takes the costates of what a step leaves to the costates of
-what it was given. Those of θ are λ; those of all else are divided by -η, so that what
-belongs to g_t, the *pull*, is λ_{t+1} itself for gradient descent.
+All of them work elementwise. The transpose goes back from λ_{t+1}, the costate of θ_{t+1}, to the costates
+of the rows that the step left, through which g_t acts, and from there to that of g_t. Those of
+all but θ are divided by -η, so that what belongs to g_t, the *pull*, is λ_{t+1} itself for gradient descent.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class Update(ABC):
     def transpose(
         self, costate: Tensor, carried: Sequence[Tensor], after: Tensor, f: float, t: int
     ) -> tuple[Rows, Tensor]:
-        """The costates of the rows carried into step t, and its pull.
+        """The costates of the carried rows that step t left, and its pull.
 
         Args:
             costate: λ_{t+1}, shape (P,).
-            carried: those of the rows carried out of it.
+            carried: the costates of those that step t + 1 left; zeros for the last step.
             after: the rows kept with θ_{t+1}.
             f: η_t/η.
             t: the step.
@@ -95,12 +95,14 @@ class Momentum(Update):
     def transpose(
         self, costate: Tensor, carried: Sequence[Tensor], after: Tensor, f: float, t: int
     ) -> tuple[Rows, Tensor]:
-        of_velocity = torch.add(carried[0], costate, alpha=f * (self.mu if self.nesterov else 1))
+        of_velocity = torch.add(
+            _scaled(costate, f * (self.mu if self.nesterov else 1)), carried[0], alpha=self.mu
+        )
         pull = torch.add(of_velocity, costate, alpha=f) if self.nesterov else of_velocity
-        return (of_velocity * self.mu,), pull
+        return (of_velocity,), pull
 
     def preconditioner(self, theta: Tensor, after: Tensor, t: int) -> Tensor:
-        return torch.full_like(theta, 1 + self.mu if self.nesterov else 1)
+        return torch.full_like(theta, 1 + self.mu if self.nesterov else 1.0)
 
 
 @dataclass(frozen=True)
@@ -139,11 +141,11 @@ class Adam(Update):
         below = root + b
         along = torch.mul(costate, f * a).div_(below)
         bend = (along * first).div_(below.mul_(root)).masked_fill_(root == 0, 0)
-        of_first = along.add_(carried[0])
-        of_second = torch.sub(carried[1], bend, alpha=0.5)
+        of_first = along.add_(carried[0], alpha=self.beta1)
+        of_second = bend.mul_(-0.5).add_(carried[1], alpha=self.beta2)
         pull = torch.mul(of_first, 1 - self.beta1)
         pull.addcmul_(gradient, of_second, value=2 * (1 - self.beta2))
-        return (of_first.mul_(self.beta1), of_second.mul_(self.beta2)), pull
+        return (of_first, of_second), pull
 
     def preconditioner(self, theta: Tensor, after: Tensor, t: int) -> Tensor:
         a, b = self._scales(t)
