@@ -406,6 +406,10 @@ def test_a_link_shows_what_it_leads_to(book, tab):
         tab.locator(f"article p a.reference[href*='{address}']").first.hover()
         preview.wait_for()
         assert preview.text_content().strip()
+    tab.goto((book / "html" / "findings.html").as_uri())
+    tab.locator("article a[href='notation.html#symbol-costate']").first.hover()
+    preview.wait_for()
+    assert re.fullmatch(r"\S+: costate: gradient of .*", preview.text_content())
     assert tab.heard == []
 
 

@@ -1,11 +1,20 @@
 """The workflows: pinned by commit, with no more permissions than they need; bots and forms."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
+from dataclasses import asdict
 
 import pytest
+import torch
 import yaml
 from conftest import ROOT
+
+import llbook
+from llbook.runs.policies import save_policy
 
 # a workflow of this repository, which has no commit of its own
 OWN = "./.github/workflows/site.yml # zizmor: ignore[self-repository]"
@@ -74,6 +83,27 @@ def test_what_jobs_hand_over_is_what_others_take():
             if found := re.match(r"actions/(upload|download)-artifact@", step.get("uses", "")):
                 names[found[1]].add(step["with"]["name"])
         assert names["download"] <= made
+
+
+def test_a_release_has_the_sums_of_its_policies(tmp_path):
+    workflow = yaml.safe_load((WORKFLOWS[0].parent / "release.yml").read_text())
+    script = workflow["jobs"]["assets"]["steps"][-2]["run"]
+    (sums,) = re.findall(r"^python -c '\n.*?^' .*$", script, re.DOTALL | re.MULTILINE)
+    for folder in ("assets", "book/records"):
+        (tmp_path / folder).mkdir(parents=True)
+    command = ["bash", "-c", sums.replace("python", sys.executable, 1)]
+    told = os.environ | {"GITHUB_REF_NAME": f"v{llbook.__version__}"}
+    written = tmp_path / "assets" / "SHA256SUMS"
+    subprocess.run(command, cwd=tmp_path, env=told, check=True)
+    assert written.read_text() == ""
+    deposit = save_policy(torch.eye(3), tmp_path / "assets" / "near.npz")
+    listed = {
+        "near": asdict(deposit),
+        "older": asdict(deposit) | {"url": "releases/download/v0/o.npz"},
+    }
+    (tmp_path / "book" / "records" / "policies.json").write_text(json.dumps(listed))
+    subprocess.run(command, cwd=tmp_path, env=told, check=True)
+    assert written.read_text() == f"{deposit.sha256}  near.npz\n"
 
 
 def test_one_workflow_builds_the_site_for_pages_release_and_preview():

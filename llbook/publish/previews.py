@@ -1,4 +1,4 @@
-"""What links to theorems, equations, figures and references show before they are followed.
+"""What links to theorems, equations, figures, symbols and references show before they are followed.
 
 The fragments of all pages stand in one script, ``_static/previews.js``, which a page loads when a
 link is first pointed at: this works from disk and without a network.
@@ -11,7 +11,7 @@ from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -24,17 +24,23 @@ _NOT_SHOWN = ".headerlink, .eqno, .backrefs"
 
 def fragments(body: str) -> dict[str, str]:
     """Id → HTML of what can be shown of a page, without ids and links of its own."""
-    found = {}
-    for own in BeautifulSoup(body, "html.parser").select(_SHOWN):
-        tag = copy(own)  # an equation in a theorem is shown alone too
-        for inner in tag.select(_NOT_SHOWN):
-            inner.decompose()
-        for inner in (tag, *tag.select("[id]")):
-            del inner["id"]
-        for link in tag.select("a"):
-            link.unwrap()
-        found[str(own["id"])] = str(tag)
+    page = BeautifulSoup(body, "html.parser")
+    found = {str(own["id"]): str(_alone(own)) for own in page.select(_SHOWN)}
+    for row in page.select("tr:has([id^=symbol-])"):  # of the notation, as a line
+        name, meaning = (_alone(cell).decode_contents() for cell in row.select("td > p")[:2])
+        found[str(row.select("[id^=symbol-]")[0]["id"])] = f"<p>{name}: {meaning}</p>"
     return found
+
+
+def _alone(own: Tag) -> Tag:
+    tag = copy(own)  # an equation in a theorem is shown alone too
+    for inner in tag.select(_NOT_SHOWN):
+        inner.decompose()
+    for inner in (tag, *tag.select("[id]")):
+        del inner["id"]
+    for link in tag.select("a"):
+        link.unwrap()
+    return tag
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
