@@ -105,11 +105,11 @@ class InnerConfig(PerceptronConfig, _Compared):
     search: SearchParameters = SearchParameters(
         method="two-stage",
         start="equal",
-        epochs=120,
+        epochs=60,
         step_size=5e-6,
         schedule="constant",
         objective="sum",
-        measure_every=10,
+        measure_every=5,
     )
 
 
@@ -119,7 +119,7 @@ class LanguageInnerConfig(LanguageModelConfig, _Compared):
     search: SearchParameters = SearchParameters(
         method="two-stage",
         start="equal",
-        epochs=40,
+        epochs=16,
         step_size=8.0,
         schedule="constant",
         objective="sum",
