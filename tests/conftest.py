@@ -89,9 +89,12 @@ def book(tmp_path_factory, files_before):
     return build
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
-    """A headless Chromium; without one the tests are skipped, or fail where it is required."""
+    """A headless Chromium; without one the tests are skipped, or fail where it is required.
+
+    Its driver has an event loop, in which other tests could not run theirs: it ends with each file.
+    """
     try:
         browser.chromium_path()
     except browser.NoBrowserError as error:
