@@ -345,6 +345,13 @@ def _rung(steps: int) -> dict[str, Any]:
     return {"steps": steps, "size": steps // 2, "desired_size": 512} | search
 
 
+# the shortest rung with another text, a smooth activation, a search that arrives
+_OTHERS: dict[str, dict[str, Any]] = {
+    "grammar": {"corpus": "grammar"},
+    "gelu": {"activation": "gelu"},
+    "two-stage": {"method": "two-stage", "epochs": 16, "measure_every": 3},
+}
+
 _LONG = {"steps": 160, "size": 256, "vocabulary": 450}
 
 LANGUAGE_MODEL = Experiment(
@@ -368,14 +375,9 @@ LANGUAGE_MODEL = Experiment(
             )
             for steps in _RUNGS
         },
-        # the shortest rung with another text, a smooth activation, a search that arrives
         **{
             f"steps-250-{name}": Recorded(_rung(250) | other, seeds=(0,), optional=True)
-            for name, other in {
-                "grammar": {"corpus": "grammar"},
-                "gelu": {"activation": "gelu"},
-                "two-stage": {"method": "two-stage", "epochs": 16, "measure_every": 3},
-            }.items()
+            for name, other in _OTHERS.items()
         },
         "short": Recorded({"steps": 40, "size": 64, "vocabulary": 350}),
         "laptop": Recorded(),
