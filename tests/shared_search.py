@@ -36,6 +36,7 @@ def main(folder, path, dies_after):
     searches = {"float64": {"precision": "float64"}}
     if not path:
         searches["float32"] = {"precision": "float32"}
+        searches["adam"] = {"precision": "float64", "optimizer": "adam", "batch": 5}
         searches["two-stage"] = {"precision": "float64", "method": "two-stage", "epochs": 14}
     for name, changes in searches.items():
         searched(

@@ -6,6 +6,7 @@ import pytest
 
 from llbook.experiments.language_model import LanguageModelConfig
 from llbook.experiments.perceptron import PERCEPTRON, PerceptronConfig
+from llbook.optimal.inner import PLAIN, Inner
 from llbook.parameters import ParameterError, from_notebook
 from llbook.publish.profiles import overrides
 
@@ -33,6 +34,11 @@ def test_flat_and_dotted_names_correspond():
         ({"label_noise": 0.7}, "data.label_noise: got 0.7.*, 0 to 0.5$"),
         ({"schedule": "cosine"}, "search.schedule: got 'cosine'.*'constant'"),
         ({"precision": "float16"}, "precision: got 'float16'"),
+        ({"optimizer": "sgd"}, "inner.optimizer: got 'sgd'; expected one of 'gradient-descent'"),
+        ({"beta2": 1.0}, "inner.beta2: got 1.0; expected a finite number, at least 0, below 1"),
+        ({"weight_decay": -0.1}, "inner.weight_decay: got -0.1; expected a finite number, 0 to"),
+        ({"batch": 65, "size": 64}, r"^batch must be at most N = 64 examples .*, got 65$"),
+        ({"warmup": 9, "steps": 8}, "^warmup must be at most T = 8 steps, got 9$"),
     ],
 )
 def test_bad_values_are_named(values, message):
@@ -43,6 +49,21 @@ def test_bad_values_are_named(values, message):
 def test_parameters_that_do_not_go_together():
     with pytest.raises(ParameterError, match=r"^heads must divide hidden, got 3 heads for 32$"):
         LanguageModelConfig.from_flat({"heads": 3})
+
+
+def test_a_run_of_the_papers_training_says_nothing_of_the_optimiser():
+    """So that its key is that of before."""
+    usual, adam = PerceptronConfig(), PerceptronConfig.from_flat({"optimizer": "adam"})
+    assert "inner" not in usual.settings()
+    assert adam.settings()["inner"]["optimizer"] == "adam"
+    assert {**adam.settings(), "inner": None} == {**usual.settings(), "inner": None}
+    assert usual.search_options()["inner"] == PLAIN
+    inner = PerceptronConfig.from_flat(
+        {"optimizer": "adamw", "adam_epsilon": 1e-3, "rate_schedule": "cosine"}
+        | {"batch": 7, "batch_seed": 5, "warmup": 2, "weight_decay": 0.1, "beta1": 0.5}
+    ).search_options()["inner"]
+    rest = {"batch": 7, "seed": 5, "warmup": 2, "weight_decay": 0.1, "beta1": 0.5}
+    assert inner == Inner("adamw", epsilon=1e-3, schedule="cosine", **rest)
 
 
 def test_an_integer_will_do_for_a_float():

@@ -64,7 +64,12 @@ def alone(tmp_path_factory):
 @pytest.mark.parametrize("processes", [2, 3])
 def test_several_processes_find_what_one_finds(alone, tmp_path, processes):
     found = searched(tmp_path, processes)
-    for name, tolerance in (("float64", 1e-9), ("float32", 1e-4), ("two-stage", 1e-6)):
+    for name, tolerance in (
+        ("float64", 1e-9),
+        ("float32", 1e-4),
+        ("two-stage", 1e-6),
+        ("adam", 1e-6),
+    ):
         got = found[name]
         assert got["columns"] <= -(-14 // processes), "a process holds more than its columns"
         assert got["states"] <= -(-8 // processes), "a process keeps more than its states"

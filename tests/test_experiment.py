@@ -197,6 +197,19 @@ def test_a_record_that_was_not_made_is_none_of_the_optional_ones(build, third):
     assert [run.config["seed"] for run in some.load_records()["large"]] == [0, 1, 2]
 
 
+def test_a_run_with_another_optimiser_knows_both_similarities(build):
+    small = {"size": 32, "desired_size": 16, "dimension": 4, "steps": 6, "epochs": 2}
+    run = PERCEPTRON.run(PERCEPTRON.config.from_flat(small | {"optimizer": "adam", "batch": 8}))
+    assert run.config["inner"]["batch"] == 8
+    both = [run.arrays[f"{of}similarity"] for of in ("", "preconditioned_")]
+    assert both[0].shape == both[1].shape and not np.allclose(*both, equal_nan=True)
+    kept = PERCEPTRON.measure.condense(run.arrays)
+    assert kept["preconditioned_similarity"].shape == kept["similarity"].shape
+    assert len(run.arrays["history_preconditioned_similarity"]) == 2
+    usual = PERCEPTRON.run(PERCEPTRON.config.from_flat(small))
+    assert "inner" not in usual.config and "preconditioned_similarity" not in usual.arrays
+
+
 def test_a_record_keeps_few_curves_and_few_steps():
     epochs, steps = np.arange(0, 310, 10), np.arange(1201)
     curves = 1e4 * epochs[:, None] + steps

@@ -363,6 +363,8 @@ def test_parameters_are_checked():
         SelectionConfig.from_flat({"methods": "uniform,gredy"})
     with pytest.raises(ParameterError, match="studies: got true with epochs = 0"):
         SelectionConfig.from_flat({"studies": True, "epochs": 0})
+    with pytest.raises(ParameterError, match="gradient descent alone, got {'optimizer': 'adam'}"):
+        SelectionConfig.from_flat({"optimizer": "adam"})
     assert SelectionConfig().names() == list(METHODS)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from llbook.measures.law import (
@@ -17,16 +17,19 @@ from llbook.measures.law import (
     first_order_gap,
     future_contributions,
     permuted_similarity,
+    preconditioned_contributions,
     similarity,
     support,
     zero_weight_share,
 )
+from llbook.optimal.inner import Inner
 from llbook.optimal.search import Epoch, search
 from llbook.parameters import Parameters, Section
 from llbook.tasks.task import Task
 
 __all__ = [
     "Collector",
+    "InnerParameters",
     "LawMeasures",
     "SearchConfig",
     "SearchParameters",
@@ -43,6 +46,36 @@ class TrainingParameters(Section):
 
     learning_rate: float = Field(gt=0, le=1e3, description="η of Eq. 1")
     steps: int = Field(ge=1, le=10**6, description="T, gradient steps of a training")
+
+
+class InnerParameters(Section):
+    """How θ is trained, see :class:`llbook.optimal.inner.Inner`; as in Eq. 1 unless changed."""
+
+    optimizer: Literal["gradient-descent", "momentum", "nesterov", "adam", "adamw"] = Field(
+        "gradient-descent", description="how θ is trained; the first is the paper's"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="μ of momentum and Nesterov's")
+    beta1: float = Field(0.9, ge=0, lt=1, description="β₁ of Adam and AdamW")
+    beta2: float = Field(0.999, ge=0, lt=1, description="β₂ of Adam and AdamW")
+    adam_epsilon: float = Field(
+        1e-8, gt=0, le=1, description="ε of Adam and AdamW, outside the root"
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, le=1e3, description="w; decoupled in AdamW, else w θ is added to the gradient"
+    )
+    rate_schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="η over the steps, after the warm-up"
+    )
+    warmup: int = Field(0, ge=0, le=10**6, description="steps of linear warm-up, at most T")
+    batch: int = Field(0, ge=0, le=2**20, description="examples of a batch, at most N; 0: all")
+    batch_seed: int = Field(0, ge=0, lt=2**31, description="seed of the batches")
+
+    def build(self) -> Inner:
+        """The training of these parameters."""
+        rest = self.model_dump(exclude={"adam_epsilon", "rate_schedule", "batch_seed"})
+        return Inner(
+            **rest, epsilon=self.adam_epsilon, schedule=self.rate_schedule, seed=self.batch_seed
+        )
 
 
 class SearchParameters(Section):
@@ -77,10 +110,25 @@ class SearchConfig(Parameters):
 
     seed: int = Field(0, ge=0, lt=2**31, description="seed of data and θ_0")
     training: TrainingParameters
+    inner: InnerParameters = InnerParameters()
     search: SearchParameters
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: a GPU where there is one"
     )
+
+    @model_validator(mode="after")
+    def _inner_fits(self) -> Self:
+        size = getattr(getattr(self, "data", None), "size", self.inner.batch)
+        self.inner.build().check(size, self.training.steps)
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """What a run knows of it: all, but for ``inner`` where that is the paper's.
+
+        So runs have the keys that they had before there was a choice.
+        """
+        usual = self.inner == InnerParameters()
+        return self.model_dump(exclude={"inner"} if usual else None)
 
     def torch_device(self) -> str:
         """``"cpu"`` or ``"cuda"``.
@@ -97,7 +145,7 @@ class SearchConfig(Parameters):
 
     def search_options(self) -> dict[str, Any]:
         """Keyword arguments of :func:`llbook.optimal.search.search`."""
-        return self.search.model_dump()
+        return self.search.model_dump() | {"inner": self.inner.build()}
 
 
 class Collector:
@@ -182,10 +230,14 @@ class LawMeasures(Collector):
     ``gap``, ``relative_gap``, ``future_mean``, ``support`` (T,), ``idle`` and
     ``idle_without_weight`` (T,): how many examples have CT ≤ 0, and how many of them γ = 0;
     ``permuted_similarity`` (draws,): the largest SIM_t of its weights dealt to other examples.
+    With another training than Eq. 1 also ``preconditioned_similarity``, in the history and (E, T):
+    SIM_t in the product of the optimiser's own step (:func:`~llbook.measures.law.preconditioned_contributions`).
     """
 
-    CURVES: ClassVar[tuple[str, ...]] = ("test_curves", "similarity", "future_similarity")
-    """Arrays (E, T + 1) or (E, T)."""
+    CURVES: ClassVar[tuple[str, ...]] = (
+        *("test_curves", "similarity", "future_similarity", "preconditioned_similarity"),
+    )
+    """Arrays (E, T + 1) or (E, T), where there are such."""
     STEPS: ClassVar[tuple[str, ...]] = (
         *("first_desired", "last_desired", "gap", "relative_gap", "future_mean", "support"),
         *("idle", "idle_without_weight"),
@@ -200,6 +252,10 @@ class LawMeasures(Collector):
         future = future_contributions(self.task, epoch.gradient)
         sim, future_sim = similarity(instant, policy), similarity(future, policy)
         row, curves = self.of_each(epoch)
+        if not epoch.process.inner.plain:
+            own = preconditioned_contributions(self.task, epoch.process, examples=self.task.test)
+            curves["preconditioned_similarity"] = own_sim = similarity(own, policy)
+            row["preconditioned_similarity"] = float(own_sim.nanmean())
         self.append(
             epoch.measures
             | {
@@ -242,7 +298,8 @@ class LawMeasures(Collector):
     @classmethod
     def condense(cls, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
         kept = {name: array for name, array in arrays.items() if name not in cls.DROPPED}
-        return condense(kept, curves=cls.CURVES, steps=cls.STEPS)
+        curves = tuple(name for name in cls.CURVES if name in kept)
+        return condense(kept, curves=curves, steps=cls.STEPS)
 
 
 def collected(

@@ -225,7 +225,7 @@ class Experiment(Generic[C]):
             progress=progress,
             checkpoint=checkpoint,
         )
-        settings = _without(config.model_dump(), self.known_by_facts) | self.facts(config)
+        settings = _without(config.settings(), self.known_by_facts) | self.facts(config)
         seconds = round(time.perf_counter() - began, 3)
         origin = provenance(config.device) | {"seconds": seconds, "history": found.history[-1]}
         of = Run(name, self.name, settings, origin, {})
@@ -316,7 +316,7 @@ class Experiment(Generic[C]):
             before(path)
             return self.compute(config, progress=progress, checkpoint=path)
 
-        settings = _without(config.model_dump(), self.known_by_facts)
+        settings = _without(config.settings(), self.known_by_facts)
         return default_store().load_or_compute(
             self.name,
             settings | self.facts(config),
@@ -339,5 +339,5 @@ def _without(settings: Mapping[str, Any], dotted: Iterable[str]) -> dict[str, An
     kept = {k: dict(v) if isinstance(v, Mapping) else v for k, v in settings.items()}
     for name in dotted:
         section, _, inner = name.rpartition(".")
-        (kept[section] if section else kept).pop(inner, None)
+        (kept.get(section, {}) if section else kept).pop(inner, None)
     return kept

@@ -26,6 +26,7 @@ __all__ = [
     "first_order_gap",
     "future_contributions",
     "permuted_similarity",
+    "preconditioned_contributions",
     "similarity",
     "support",
     "zero_weight_share",
@@ -46,8 +47,32 @@ def contributions(task: Task, process: Any, *, examples: Any = None) -> Tensor:
     return task.gather(task.contributions(process.trajectory, examples))
 
 
+def preconditioned_contributions(task: Task, process: Any, *, examples: Any = None) -> Tensor:
+    """∇L(θ_t)·M_t ∇l(x_n, θ_t) for t = 0..T-1, shape (T, N), with M_t the optimiser's preconditioner.
+
+    How fast the loss falls if n is learned now by the optimiser's own step, its M_t held: up to
+    a common factor the contribution CT for gradient descent, momentum and Nesterov's.
+
+    Args:
+        task, examples: as for :func:`contributions`.
+        process: the process whose θ_t and M_t are used.
+    """
+    examples = task.desired if examples is None else examples
+    rows = []
+    for t in range(process.steps):
+        theta = process.trajectory[t]
+        slope = task.mean_gradient(theta, examples)[1]
+        along = slope * process.inner.preconditioner(task, process, t)
+        rows.append(task.directional_derivatives(theta, along))
+    return task.gather(torch.stack(rows))
+
+
 def future_contributions(task: Task, gradient: Tensor) -> Tensor:
-    """λ_{t+1}·∇l(x_n, θ_t), shape (T, N), from ∂J/∂γ as ``policy_gradient`` gives it."""
+    """λ_{t+1}·∇l(x_n, θ_t), shape (T, N), from ∂J/∂γ as ``policy_gradient`` gives it.
+
+    Of another optimiser or of batches (∂w_n/∂γ_n) p_t·∇l(x_n, θ_t), with p_t in the place of λ_{t+1}: see
+    :mod:`llbook.optimal.adjoint`. The first-order conditions are the same.
+    """
     return gradient / -task.learning_rate
 
 

@@ -93,9 +93,7 @@ def _reverse_over_forward(task: Task, policy: Tensor, process: Process) -> tuple
     carried = [torch.zeros_like(costate) for _ in range(inner.update.carried)]
     for t in range(process.steps - 1, -1, -1):
         state, batch = process.state(t), None if batches is None else batches[t]
-        (costate, *carried), pull = inner.retreat(
-            [costate, *carried], after, eta, factors[t], t
-        )
+        (costate, *carried), pull = inner.retreat([costate, *carried], after, eta, factors[t], t)
         weights = inner.weights(task, policy[t], batch)
         products, curvature = task.costate_products(state[0], weights, pull)
         torch.mul(products, -eta, out=gradient[t])

@@ -18,7 +18,7 @@ Batches of B of the N examples are those of seeded shuffles of the training set,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -31,7 +31,12 @@ from llbook.tasks.task import Task
 __all__ = ["BATCHES", "OPTIMIZERS", "PLAIN", "RATE_SCHEDULES", "Inner"]
 
 OPTIMIZERS = ("gradient-descent", "momentum", "nesterov", "adam", "adamw")
-RATE_SCHEDULES = ("constant", "linear", "cosine")
+_SHAPES: dict[str, Callable[[float], float]] = {
+    "constant": lambda x: 1.0,
+    "linear": lambda x: 1 - x,
+    "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
+}
+RATE_SCHEDULES = tuple(_SHAPES)
 BATCHES = ("weigh", "draw")
 BLOCK = 256  # rows of a policy that are drawn from at once
 
@@ -86,9 +91,7 @@ class Inner:
         if not 0 < self.epsilon < math.inf:
             raise ValueError(f"epsilon must be positive and finite, got {self.epsilon}")
         if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(
-                f"weight_decay must be at least 0 and finite, got {self.weight_decay}"
-            )
+            raise ValueError(f"weight_decay must be at least 0 and finite, got {self.weight_decay}")
         for name in ("warmup", "batch", "seed"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 0:
@@ -167,15 +170,8 @@ class Inner:
         else:
             left = max(1, steps - self.warmup)
             past = [max(0, t - self.warmup) / left for t in range(steps)]
-            shapes = {
-                "constant": lambda x: 1.0,
-                "linear": lambda x: 1 - x,
-                "cosine": lambda x: (1 + math.cos(math.pi * x)) / 2,
-            }
-            factors = [shapes[self.schedule](x) for x in past]
-        return [
-            f * (t + 1) / self.warmup if t < self.warmup else f for t, f in enumerate(factors)
-        ]
+            factors = [_SHAPES[self.schedule](x) for x in past]
+        return [f * (t + 1) / self.warmup if t < self.warmup else f for t, f in enumerate(factors)]
 
     def batch_examples(self, task: Task, policy: Tensor) -> Tensor | None:
         """Which examples each batch has, shape (T, B), on the CPU; None for full batches."""

@@ -35,9 +35,7 @@ EQUAL_SHARE = 0.5  # of the weight of the greedy and the static start
 SWEEPS = 20  # of the static start
 
 
-def equal(
-    task: Task, steps: int, *, trajectory: str = "memory", inner: Inner = PLAIN
-) -> Tensor:
+def equal(task: Task, steps: int, *, trajectory: str = "memory", inner: Inner = PLAIN) -> Tensor:
     """Conventional learning, γ_{n,t} = 1/N, shape (T, N)."""
     return constant_policy(task, steps)
 
@@ -78,8 +76,12 @@ def greedy(
         whole = torch.zeros_like(everywhere)
         whole[best] = 1 / len(best)
         weights.copy_(task.own(whole[None])[0])
-        rate = task.learning_rate * factors[t]
-        state = whole_batches.advance(state, task.gradient(theta, weights), rate, t)
+        gradient = task.gradient(theta, weights)
+        if inner.plain:  # rounded as ever: records begin here
+            state = (theta - task.learning_rate * gradient)[None]
+        else:
+            rate = task.learning_rate * factors[t]
+            state = whole_batches.advance(state, gradient, rate, t)
     return policy.mul_(1 - equal_share).add_(equal_share / task.total)
 
 

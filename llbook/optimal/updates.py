@@ -40,14 +40,12 @@ class Update(ABC):
     carried = 0
 
     @abstractmethod
-    def step(
-        self, theta: Tensor, kept: Sequence[Tensor], gradient: Tensor, rate: float, t: int
-    ) -> Rows:
+    def step(self, theta: Tensor, kept: Tensor, gradient: Tensor, rate: float, t: int) -> Rows:
         """θ_{t+1} and the rows kept with it, from those of step t, g_t and η_t."""
 
     @abstractmethod
     def transpose(
-        self, costate: Tensor, carried: Sequence[Tensor], after: Sequence[Tensor], f: float, t: int
+        self, costate: Tensor, carried: Sequence[Tensor], after: Tensor, f: float, t: int
     ) -> tuple[Rows, Tensor]:
         """The costates of the rows carried into step t, and its pull.
 
@@ -59,7 +57,7 @@ class Update(ABC):
             t: the step.
         """
 
-    def preconditioner(self, theta: Tensor, after: Sequence[Tensor], t: int) -> Tensor:
+    def preconditioner(self, theta: Tensor, after: Tensor, t: int) -> Tensor:
         """The diagonal M_t with θ_{t+1} - θ_t = -η_t M_t g_t and terms of the past, shape (P,)."""
         return torch.ones_like(theta)
 
@@ -71,13 +69,11 @@ def _scaled(row: Tensor, f: float) -> Tensor:
 class Descent(Update):
     """Gradient descent (Eq. 1)."""
 
-    def step(
-        self, theta: Tensor, kept: Sequence[Tensor], gradient: Tensor, rate: float, t: int
-    ) -> Rows:
+    def step(self, theta: Tensor, kept: Tensor, gradient: Tensor, rate: float, t: int) -> Rows:
         return (torch.sub(theta, gradient, alpha=rate),)
 
     def transpose(
-        self, costate: Tensor, carried: Sequence[Tensor], after: Sequence[Tensor], f: float, t: int
+        self, costate: Tensor, carried: Sequence[Tensor], after: Tensor, f: float, t: int
     ) -> tuple[Rows, Tensor]:
         return (), _scaled(costate, f)
 
@@ -90,21 +86,19 @@ class Momentum(Update):
     nesterov: bool
     kept = carried = 1
 
-    def step(
-        self, theta: Tensor, kept: Sequence[Tensor], gradient: Tensor, rate: float, t: int
-    ) -> Rows:
+    def step(self, theta: Tensor, kept: Tensor, gradient: Tensor, rate: float, t: int) -> Rows:
         velocity = torch.add(gradient, kept[0], alpha=self.mu)
         along = torch.add(gradient, velocity, alpha=self.mu) if self.nesterov else velocity
         return torch.sub(theta, along, alpha=rate), velocity
 
     def transpose(
-        self, costate: Tensor, carried: Sequence[Tensor], after: Sequence[Tensor], f: float, t: int
+        self, costate: Tensor, carried: Sequence[Tensor], after: Tensor, f: float, t: int
     ) -> tuple[Rows, Tensor]:
         of_velocity = torch.add(carried[0], costate, alpha=f * (self.mu if self.nesterov else 1))
         pull = torch.add(of_velocity, costate, alpha=f) if self.nesterov else of_velocity
         return (of_velocity * self.mu,), pull
 
-    def preconditioner(self, theta: Tensor, after: Sequence[Tensor], t: int) -> Tensor:
+    def preconditioner(self, theta: Tensor, after: Tensor, t: int) -> Tensor:
         return torch.full_like(theta, 1 + self.mu if self.nesterov else 1)
 
 
@@ -126,9 +120,7 @@ class Adam(Update):
     def _bias(self, t: int) -> tuple[float, float]:
         return 1 - self.beta1 ** (t + 1), 1 - self.beta2 ** (t + 1)
 
-    def step(
-        self, theta: Tensor, kept: Sequence[Tensor], gradient: Tensor, rate: float, t: int
-    ) -> Rows:
+    def step(self, theta: Tensor, kept: Tensor, gradient: Tensor, rate: float, t: int) -> Rows:
         bias1, bias2 = self._bias(t)
         first = torch.add(kept[0] * self.beta1, gradient, alpha=1 - self.beta1)
         second = torch.addcmul(kept[1] * self.beta2, gradient, gradient, value=1 - self.beta2)
@@ -136,7 +128,7 @@ class Adam(Update):
         return torch.addcdiv(theta, first, below, value=-rate / bias1), first, second, gradient
 
     def transpose(
-        self, costate: Tensor, carried: Sequence[Tensor], after: Sequence[Tensor], f: float, t: int
+        self, costate: Tensor, carried: Sequence[Tensor], after: Tensor, f: float, t: int
     ) -> tuple[Rows, Tensor]:
         bias1, bias2 = self._bias(t)
         first, second, gradient = after
@@ -149,7 +141,7 @@ class Adam(Update):
         pull.addcmul_(gradient, of_second, value=2 * (1 - self.beta2))
         return (of_first.mul_(self.beta1), of_second.mul_(self.beta2)), pull
 
-    def preconditioner(self, theta: Tensor, after: Sequence[Tensor], t: int) -> Tensor:
+    def preconditioner(self, theta: Tensor, after: Tensor, t: int) -> Tensor:
         bias1, bias2 = self._bias(t)
         below = (after[1] / bias2).sqrt_().add_(self.epsilon)
         return (1 - self.beta1) / bias1 / below

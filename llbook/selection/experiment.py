@@ -73,6 +73,11 @@ class _Methods(SearchConfig):
         for name in self.names():
             if name not in METHODS:
                 raise ValueError(f"methods: got {name!r}; {nearest(name, METHODS)}")
+        if not self.inner.build().plain:
+            raise ValueError(
+                "optimizer, rates and batches: methods of selection are compared under the "
+                f"paper's gradient descent alone, got {self.inner.build().identity()}"
+            )
         if self.selection.studies and self.search.epochs == 0:
             raise ValueError("studies: got true with epochs = 0; they need the best known policy")
         return self
