@@ -68,17 +68,17 @@ def rates(
         tried: the multiples at which a policy was searched, shape (S,).
         found: optimiser, among those of ``usual``, → J of these policies, shape (S,).
     """
-    figure, axes = style.subplots()
+    figure, axes = style.subplots(figsize=(7.4, 5.0))
     for number, (name, values) in enumerate(usual.items()):
         look = {"color": f"C{number}", "marker": _MARKS[number]}
-        axes.plot(factors, values, "--", mfc="none", label=f"{name}, equal weights", **look)
+        axes.plot(factors, values, "--", mfc="none", label=f"{name}: equal weights", **look)
         if name in found:
-            axes.plot(tried, found[name], "-", label=f"{name}, searched at this rate", **look)
+            axes.plot(tried, found[name], "-", label=f"{name}: searched", **look)
     axes.set(xscale="log", yscale="log", xlabel="rate, as a multiple of the first")
     axes.set_ylabel(r"J = $\sum_t L_\mathrm{dsr}$ (nats)")
     axes.set_xticks(factors, [f"{factor:g}" for factor in factors])
     axes.minorticks_off()
-    axes.legend(fontsize=9)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
@@ -95,7 +95,7 @@ def transfer(rows: Sequence[str], columns: Sequence[str], gains: Array) -> Figur
     picture = axes.imshow(shown, cmap="PuOr", norm=CenteredNorm(halfrange=1), aspect="auto")
     for (row, column), value in np.ndenumerate(gains):
         text = f"{100 * value:+.0f}%".replace("-", "−")
-        dark = abs(shown[row, column]) > 0.65
+        dark = abs(shown[row, column]) > 0.6
         axes.text(column, row, text, ha="center", va="center", color="w" if dark else "k")
     axes.set_xticks(range(len(columns)), list(columns))
     axes.set_yticks(range(len(rows)), list(rows))
