@@ -94,10 +94,11 @@ def _reverse_over_forward(task: Task, policy: Tensor, process: Process) -> tuple
     for t in range(process.steps - 1, -1, -1):
         state, batch = process.state(t), None if batches is None else batches[t]
         (costate, *carried), pull = inner.retreat([costate, *carried], after, eta, factors[t], t)
-        weights = inner.weights(task, policy[t], batch)
+        shares = inner.shares(task, batch, policy)
+        weights = policy[t] if shares is None else policy[t] * shares
         products, curvature = task.costate_products(state[0], weights, pull)
         torch.mul(products, -eta, out=gradient[t])
-        if (shares := inner.shares(task, batch, policy)) is not None:
+        if shares is not None:
             gradient[t].mul_(shares)
         if t > 0:
             losses[t - 1], slope = task.mean_gradient(state[0], task.desired)

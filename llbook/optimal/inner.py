@@ -174,7 +174,7 @@ class Inner:
         return [f * (t + 1) / self.warmup if t < self.warmup else f for t, f in enumerate(factors)]
 
     def batch_examples(self, task: Task, policy: Tensor) -> Tensor | None:
-        """Which examples each batch has, shape (T, B), on the CPU; None for full batches."""
+        """Which examples each batch has, shape (T, B); None for full batches."""
         if self.batch == 0:
             return None
         generator = torch.Generator().manual_seed(self.seed)
@@ -194,7 +194,7 @@ class Inner:
                 torch.randperm(task.total, generator=generator)[: cuts * self.batch].view(cuts, -1)
                 for _ in range(-(-len(policy) // cuts))
             ]
-        return torch.cat(parts)[: len(policy)]
+        return torch.cat(parts)[: len(policy)].to(policy.device)
 
     def shares(self, task: Task, batch: Tensor | None, like: Tensor) -> Tensor | None:
         """∂w_n/∂γ_n at a step, N/B in its batch and 0 elsewhere, shape (size,); None where all are 1.
@@ -206,20 +206,17 @@ class Inner:
         """
         if batch is None:
             return None
-        return self._counts(task, batch, like) * (task.total / self.batch)
+        whole = like.new_zeros(1, task.total)
+        whole[0].index_fill_(0, batch, task.total / self.batch)
+        return task.own(whole)[0]
 
     def weights(self, task: Task, row: Tensor, batch: Tensor | None) -> Tensor:
         """w_t of a row γ_t of the policy and its batch, shape (size,)."""
-        if batch is None:
-            return row
-        counts = self._counts(task, batch, row)
-        if self.batches == "draw":
-            return counts / self.batch
-        return row * (counts * (task.total / self.batch))
-
-    def _counts(self, task: Task, batch: Tensor, like: Tensor) -> Tensor:
-        counts = torch.bincount(batch, minlength=task.total)
-        return task.own(counts[None])[0].to(like)
+        if batch is not None and self.batches == "draw":
+            counts = torch.bincount(batch, minlength=task.total)
+            return task.own(counts[None])[0].to(row) / self.batch
+        shares = self.shares(task, batch, row)
+        return row if shares is None else row * shares
 
     def begin(self, theta: Tensor) -> Tensor:
         """s_0, shape (1 + kept rows, P)."""
@@ -237,15 +234,16 @@ class Inner:
     def retreat(
         self, costates: Sequence[Tensor], after: Tensor, eta: float, f: float, t: int
     ) -> tuple[list[Tensor], Tensor]:
-        """The costates at s_t for a given Σ_n w_n ∇l_n, and its own over -η, the *pull* p_t.
-
-        What the sum itself owes to θ_t, -η H_t p_t, is still to be added to the first.
+        """(∂θ_{t+1}/∂θ_t)ᵀ λ_{t+1} for a given Σ_n w_n ∇l_n, whose own costate over -η is the *pull* p_t.
 
         Args:
-            costates: λ_{t+1}, shape (P,), and, over -η, those of the carried rows of s_{t+1}.
+            costates: λ_{t+1}, shape (P,), and, over -η, those of the carried rows that step t + 1 left.
             after: s_{t+1}.
             eta, f: η, and η_t/η.
             t: the step.
+
+        Returns:
+            The first and those of the rows that step t left; and p_t.
         """
         costate, *carried = costates
         of_kept, pull = self.update.transpose(costate, carried, after[1:], f, t)

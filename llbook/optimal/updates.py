@@ -9,13 +9,14 @@ numbers, one a parameter, beside θ:
   m̂ = m / (1 - β₁^{t+1}) and û = u / (1 - β₂^{t+1}). The gradient is kept with the state that
   it led to, for the way back.
 
-All of them work elementwise. The transpose takes the costates of what a step leaves to the costates of
-what it was given. Those of θ are λ; those of all else are divided by -η, so that what
-belongs to g_t, the *pull*, is λ_{t+1} itself for gradient descent.
+All of them work elementwise. The transpose goes back from λ_{t+1}, the costate of θ_{t+1}, to the costates
+of the rows that the step left, through which g_t acts, and from there to that of g_t. Those of
+all but θ are divided by -η, so that what belongs to g_t, the *pull*, is λ_{t+1} itself for gradient descent.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,11 +48,11 @@ class Update(ABC):
     def transpose(
         self, costate: Tensor, carried: Sequence[Tensor], after: Tensor, f: float, t: int
     ) -> tuple[Rows, Tensor]:
-        """The costates of the rows carried into step t, and its pull.
+        """The costates of the carried rows that step t left, and its pull.
 
         Args:
             costate: λ_{t+1}, shape (P,).
-            carried: those of the rows carried out of it.
+            carried: the costates of those that step t + 1 left; zeros for the last step.
             after: the rows kept with θ_{t+1}.
             f: η_t/η.
             t: the step.
@@ -94,12 +95,14 @@ class Momentum(Update):
     def transpose(
         self, costate: Tensor, carried: Sequence[Tensor], after: Tensor, f: float, t: int
     ) -> tuple[Rows, Tensor]:
-        of_velocity = torch.add(carried[0], costate, alpha=f * (self.mu if self.nesterov else 1))
+        of_velocity = torch.add(
+            _scaled(costate, f * (self.mu if self.nesterov else 1)), carried[0], alpha=self.mu
+        )
         pull = torch.add(of_velocity, costate, alpha=f) if self.nesterov else of_velocity
-        return (of_velocity * self.mu,), pull
+        return (of_velocity,), pull
 
     def preconditioner(self, theta: Tensor, after: Tensor, t: int) -> Tensor:
-        return torch.full_like(theta, 1 + self.mu if self.nesterov else 1)
+        return torch.full_like(theta, 1 + self.mu if self.nesterov else 1.0)
 
 
 @dataclass(frozen=True)
@@ -117,31 +120,33 @@ class Adam(Update):
     kept = 3
     carried = 2
 
-    def _bias(self, t: int) -> tuple[float, float]:
-        return 1 - self.beta1 ** (t + 1), 1 - self.beta2 ** (t + 1)
+    def _scales(self, t: int) -> tuple[float, float]:
+        """a and b with m̂/(√û + ε) = a m/(√u + b): the corrections of the bias, on numbers."""
+        root = math.sqrt(1 - self.beta2 ** (t + 1))
+        return root / (1 - self.beta1 ** (t + 1)), self.epsilon * root
 
     def step(self, theta: Tensor, kept: Tensor, gradient: Tensor, rate: float, t: int) -> Rows:
-        bias1, bias2 = self._bias(t)
-        first = torch.add(kept[0] * self.beta1, gradient, alpha=1 - self.beta1)
+        a, b = self._scales(t)
+        first = torch.lerp(kept[0], gradient, 1 - self.beta1)
         second = torch.addcmul(kept[1] * self.beta2, gradient, gradient, value=1 - self.beta2)
-        below = (second / bias2).sqrt() + self.epsilon
-        return torch.addcdiv(theta, first, below, value=-rate / bias1), first, second, gradient
+        below = second.sqrt() + b
+        return torch.addcdiv(theta, first, below, value=-rate * a), first, second, gradient
 
     def transpose(
         self, costate: Tensor, carried: Sequence[Tensor], after: Tensor, f: float, t: int
     ) -> tuple[Rows, Tensor]:
-        bias1, bias2 = self._bias(t)
+        a, b = self._scales(t)
         first, second, gradient = after
-        root = (second / bias2).sqrt_()
-        along = torch.mul(costate, f / bias1).div_(root + self.epsilon)
-        bend = along * first / (root * (root + self.epsilon)).mul_(2 * bias2)
-        of_first = carried[0] + along
-        of_second = carried[1] - bend.masked_fill_(root == 0, 0)
-        pull = of_first * (1 - self.beta1)
+        root = second.sqrt()
+        below = root + b
+        along = torch.mul(costate, f * a).div_(below)
+        bend = (along * first).div_(below.mul_(root)).masked_fill_(root == 0, 0)
+        of_first = along.add_(carried[0], alpha=self.beta1)
+        of_second = bend.mul_(-0.5).add_(carried[1], alpha=self.beta2)
+        pull = torch.mul(of_first, 1 - self.beta1)
         pull.addcmul_(gradient, of_second, value=2 * (1 - self.beta2))
-        return (of_first.mul_(self.beta1), of_second.mul_(self.beta2)), pull
+        return (of_first, of_second), pull
 
     def preconditioner(self, theta: Tensor, after: Tensor, t: int) -> Tensor:
-        bias1, bias2 = self._bias(t)
-        below = (after[1] / bias2).sqrt_().add_(self.epsilon)
-        return (1 - self.beta1) / bias1 / below
+        a, b = self._scales(t)
+        return (1 - self.beta1) * a / (after[1].sqrt() + b)
