@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from llbook.figures import style
 
-__all__ = ["curves", "gains_over_orders", "gradient_norms", "rates", "transfer"]
+__all__ = ["curves", "gains_over_orders", "gradient_norms", "levels", "rates", "transfer"]
 
 Array = NDArray[Any]
 _MARKS = "osD^vP*X"
@@ -129,4 +129,20 @@ def gains_over_orders(own: Mapping[str, float], others: Mapping[str, Array]) -> 
     axes.set_ylim(len(others) - 0.5, -0.5)
     axes.set(xlabel="area saved against equal weights on the same batches")
     figure.legend(handles, labels, loc="outside upper center", ncols=2)
+    return figure
+
+
+def levels(lines: Mapping[str, Array]) -> Figure:
+    """What more weight at a step saves, over the steps, a line per optimiser.
+
+    Args:
+        lines: optimiser → Σ_n γ c of each step over the largest of them, shape (T,).
+    """
+    figure, axes = style.subplots(figsize=(7.4, 3.8))
+    for number, (name, values) in enumerate(lines.items()):
+        look = {"linestyle": ("-", ":", "--", "-.")[number % 4], "marker": _MARKS[number]}
+        axes.plot(values, label=name, markevery=max(1, len(values) // 8), markersize=5, **look)
+    axes.axhline(0, color=style.CONVENTIONAL, linewidth=1)
+    axes.set(xlabel="step t", ylabel="level, over the largest")
+    axes.legend()
     return figure
