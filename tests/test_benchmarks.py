@@ -20,8 +20,10 @@ from benchmarks.baselines import (
 from benchmarks.floors import gemm_rate, take_turns, transformer_flops
 from benchmarks.growth import fit_line, transformer
 from benchmarks.in_jax import policy_gradient_in_jax
+from benchmarks.inner import GENERAL, costs
 from llbook.experiments.perceptron import PerceptronConfig, build_task
 from llbook.optimal.adjoint import policy_gradient
+from llbook.optimal.inner import OPTIMIZERS
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.simplex import project
 from llbook.report import speed as speed_report
@@ -194,3 +196,12 @@ def test_command_refuses_unknown_parts(tmp_path):
     assert result.exit_code == 2
     assert "perceptorn" in result.output
     assert not list(tmp_path.iterdir())
+
+
+def test_costs_of_optimisers_are_held_against_gradient_descent_by_the_same_way():
+    task = build_task(PerceptronConfig.from_flat({"size": 16, "desired_size": 8, "dimension": 3}))
+    found = costs(task, 3, rounds=1)
+    assert found["times"][GENERAL] == 1
+    ratio = found["seconds"]["adam"] / found["seconds"][GENERAL]
+    assert found["times"]["adam"] == pytest.approx(ratio)
+    assert {*OPTIMIZERS[1:], "adam, batches"} < found["times"].keys()

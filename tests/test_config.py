@@ -38,6 +38,7 @@ def test_flat_and_dotted_names_correspond():
         ({"beta2": 1.0}, "inner.beta2: got 1.0; expected a finite number, at least 0, below 1"),
         ({"weight_decay": -0.1}, "inner.weight_decay: got -0.1; expected a finite number, 0 to"),
         ({"batch": 65, "size": 64}, r"^batch must be at most N = 64 examples .*, got 65$"),
+        ({"batch": 8, "sparse_every": 50}, "sparse_every: .* expected 0 with batch = 8, got 50$"),
         ({"warmup": 9, "steps": 8}, "^warmup must be at most T = 8 steps, got 9$"),
     ],
 )

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 
+from llbook.experiments import inner
 from llbook.experiments.experiment import registry
 from llbook.experiments.language_model import (
     LANGUAGE_MODEL,
@@ -29,6 +30,7 @@ def kept(experiment):
 
 
 PERCEPTRONS, LANGUAGE_MODELS = kept(PERCEPTRON), kept(LANGUAGE_MODEL)
+INNER = kept(inner.INNER) | kept(inner.LANGUAGE_MODEL)
 CONFIGS = PERCEPTRONS | LANGUAGE_MODELS
 SWEEPS = {
     f"{experiment.name}-{name}": points
@@ -44,7 +46,7 @@ def record(name):
 
 def test_there_is_a_record_for_every_setting_and_nothing_else():
     files = set(records_folder().iterdir()) - {speed_path(), manifest_path()}
-    assert files == {record_path(name) for name in (*CONFIGS, *SWEEPS)}
+    assert files == {record_path(name) for name in (*CONFIGS, *INNER, *SWEEPS)}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -63,6 +65,17 @@ def test_provenance_and_contents(name):
         assert run.arrays["history_evaluations"][-1] <= config.search.epochs
     whole_policy = (config.training.steps, config.data.size)
     assert not any(array.shape == whole_policy for array in run.arrays.values())
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_comparisons_of_optimisers_are_those_that_would_be_made_again(name):
+    run, config = record(name), INNER[name]
+    for section in ("training", "search", "model", "study"):
+        assert run.config[section] == config.model_dump()[section]
+    assert run.arrays["names"].tolist() == config.names()
+    assert {"commit", "device", "versions", "seconds", "date"} <= set(run.provenance)
+    own = run.arrays["desired"][1:].diagonal()
+    assert (own < run.arrays["desired"][0]).all()
 
 
 @pytest.mark.parametrize("name", SWEEPS)

@@ -38,6 +38,8 @@ REGISTERED: tuple[str, ...] = (
     "llbook.experiments.language_model:LANGUAGE_MODEL",
     "llbook.experiments.explorer:PERCEPTRON",
     "llbook.experiments.explorer:LANGUAGE_MODEL",
+    "llbook.experiments.inner:INNER",
+    "llbook.experiments.inner:LANGUAGE_MODEL",
     "llbook.selection.experiment:SELECTION",
     "llbook.selection.experiment:LANGUAGE_MODEL",
 )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from llbook.data.teacher import teacher_data
@@ -73,6 +73,15 @@ class PerceptronConfig(SearchConfig):
         le=10**6,
         description="steps between those whose weights are also made few; 0: none",
     )
+
+    @model_validator(mode="after")
+    def _made_few_of_full_batches(self) -> Self:
+        if self.sparse_every and self.inner.batch:
+            raise ValueError(
+                "sparse_every: policies of few weights have the same process on full batches alone; "
+                f"expected 0 with batch = {self.inner.batch}, got {self.sparse_every}"
+            )
+        return self
 
 
 def build_task(config: PerceptronConfig) -> Perceptron:

@@ -140,7 +140,7 @@ class Adam(Update):
         root = second.sqrt()
         below = root + b
         along = torch.mul(costate, f * a).div_(below)
-        bend = (along * first).div_(below.mul_(root)).masked_fill_(root == 0, 0)
+        bend = (along * first).div_(below).div_(root).masked_fill_(root == 0, 0)
         of_first = along.add_(carried[0], alpha=self.beta1)
         of_second = bend.mul_(-0.5).add_(carried[1], alpha=self.beta2)
         pull = torch.mul(of_first, 1 - self.beta1)
