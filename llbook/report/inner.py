@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llbook.report.numbers import number, spread
+from llbook.report.selection import percent
 from llbook.runs.run import Run
 
 __all__ = ["equal_rate", "mean_transfer", "saved", "summary"]
@@ -54,9 +55,7 @@ def mean_transfer(
     return names, names, (1 - areas[:, 1:] / areas[:, :1]).mean(0)
 
 
-def summary(
-    runs: Sequence[Run], words: Mapping[str, str]
-) -> tuple[list[str], list[list[str]]]:
+def summary(runs: Sequence[Run], words: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a table: an optimiser a line, means and ranges over the seeds.
 
     Args:
@@ -72,7 +71,7 @@ def summary(
             [1 - a["changed_test"][m, c, 1] / a["changed_test"][m, c, 0] for a in one]
             for c in range(3)
         ]
-        told = [_percent(values) for values in shares]
+        told = [percent(values) for values in shares]
         rows.append(
             [
                 words[str(name)],
@@ -87,13 +86,3 @@ def summary(
             ]
         )
     return header, rows
-
-
-def _percent(shares: Sequence[float]) -> str:
-    known = 100 * np.array(shares)
-    if np.isnan(known).any():
-        return "–"
-    text = f"{known.mean():.0f}%"
-    if len(known) > 1:
-        text += f" ({known.min():.0f} to {known.max():.0f})"
-    return text.replace("-", "−")
