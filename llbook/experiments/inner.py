@@ -323,7 +323,12 @@ LANGUAGE_MODEL = _InnerExperiment(
     code=(*language_model.LANGUAGE_MODEL.code, *_CODE),
     recorded={
         "laptop": Recorded(
-            {"optimizers": "gradient-descent,momentum,adam"}, seeds=(0,), optional=True
+            {
+                **{"optimizers": "gradient-descent,momentum,adam", "corpus": "tinystories"},
+                **{"epochs": 10, "measure_every": 3},
+            },
+            seeds=(0,),
+            optional=True,  # half an hour of one core
         )
     },
 )

@@ -1,0 +1,88 @@
+"""What is said of other optimisers: what a policy saves, and what a larger rate would have saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llbook.report.numbers import number, spread
+from llbook.report.selection import percent
+from llbook.runs.run import Run
+
+__all__ = ["equal_rate", "mean_transfer", "saved", "summary"]
+
+
+def saved(area: float | NDArray[np.float64], usual: float | NDArray[np.float64]) -> float:
+    """1 - J/J of equal weights; of several trainings the ratio of their sums."""
+    return float(1 - np.sum(area) / np.sum(usual))
+
+
+def equal_rate(factors: NDArray[np.float64], usual: NDArray[np.float64], area: float) -> float:
+    """By what the rate must be multiplied for equal weights to have this area.
+
+    Interpolated between the two first neighbours that have it between them, in logarithms.
+
+    Args:
+        factors: multiples of the rate, ascending, shape (F,).
+        usual: J under equal weights at each of them, shape (F,); nan where it diverged.
+        area: J to be had.
+
+    Returns:
+        The multiple; nan where equal weights get there at none.
+    """
+    x, y = np.log(factors), np.log(usual)
+    for left in range(len(x) - 1):
+        above, below = y[left] - np.log(area), y[left + 1] - np.log(area)
+        if above >= 0 >= below:
+            share = above / (above - below) if above > below else 0.0
+            return float(np.exp(x[left] + share * (x[left + 1] - x[left])))
+    return float("nan")
+
+
+def mean_transfer(
+    runs: Sequence[Run], words: Mapping[str, str]
+) -> tuple[list[str], list[str], NDArray[np.float64]]:
+    """Rows, columns and cells of :func:`llbook.figures.inner.transfer`: area saved on test examples.
+
+    Args:
+        runs: of :data:`llbook.experiments.inner.INNER`, of one setting and several seeds.
+        words: name of an optimiser → what it is called.
+    """
+    names = [words[str(name)] for name in runs[0].arrays["names"]]
+    areas = np.array([run.arrays["test"] for run in runs])
+    return names, names, (1 - areas[:, 1:] / areas[:, :1]).mean(0)
+
+
+def summary(runs: Sequence[Run], words: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table: an optimiser a line, means and ranges over the seeds.
+
+    Args:
+        runs, words: as for :func:`mean_transfer`.
+    """
+    header = ["optimiser", "rate", "saved", "AR", "new order", "new θ₀", "new data"]
+    header += ["SIM with ∇L", "with M∇L", "with p"]
+    rows = []
+    for m, name in enumerate(runs[0].arrays["names"]):
+        one = [run.arrays for run in runs]
+        shares = [[1 - a["test"][m + 1, m] / a["test"][0, m] for a in one]]
+        shares += [
+            [1 - a["changed_test"][m, c, 1] / a["changed_test"][m, c, 0] for a in one]
+            for c in range(3)
+        ]
+        told = [percent(values) for values in shares]
+        rows.append(
+            [
+                words[str(name)],
+                ", ".join(f"{rate:g}" for rate in sorted({float(a["rates"][m]) for a in one})),
+                told[0],
+                spread([a["ar"][m + 1, m] for a in one]),
+                *told[1:],
+                *(
+                    number(np.nanmean([a[f"measured_{kind}similarity"][m, 1] for a in one]), 2)
+                    for kind in ("", "preconditioned_", "future_")
+                ),
+            ]
+        )
+    return header, rows
