@@ -17,8 +17,6 @@ from llbook.optimal import search as searching
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.search import search
 from llbook.parameters import ParameterError
-from llbook.report.transfer import changed_shares, transferred_shares
-from llbook.runs.run import Run
 
 TOY = {"size": 24, "desired_size": 32, "dimension": 4, "steps": 12, "epochs": 8, "measure_every": 4}
 NAMES = ["gradient-descent", "sgd", "momentum", "adam"]
@@ -131,12 +129,3 @@ def test_parameters_are_checked():
     inner = InnerConfig.from_flat({"beta1": 0.5, "weight_decay": 0.1}).inner_of("adamw")
     assert (inner.optimizer, inner.beta1, inner.weight_decay) == ("adamw", 0.5, 0.1)
     assert InnerConfig().inner_of("sgd").batch == 128
-
-
-def test_shares_of_what_a_policy_gains():
-    test = np.array([[4.0, 2.0], [1.0, 2.5], [4.0, 1.0]])
-    changed = np.array([[[np.nan, np.nan], [8, 5], [2, 2]], [[2, 1], [4, 5], [1, 0.75]]])
-    run = Run("inner-x", "inner", {}, {}, {"test": test, "changed_test": changed})
-    np.testing.assert_allclose(transferred_shares(run), [[1, -0.5], [0, 1]])
-    expected = [[np.nan, 0.5, 0], [1, -0.5, 0.5]]
-    np.testing.assert_allclose(changed_shares(run), expected)
