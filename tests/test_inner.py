@@ -253,6 +253,21 @@ def test_a_gradient_that_is_zero_so_far(optimizer):
     assert relative(numeric, gradient) < 1e-6
 
 
+@pytest.mark.parametrize("place", TRAJECTORIES)
+def test_a_search_with_states_held_anywhere(place):
+    """Of a task whose measures are quicker where they are one tensor."""
+    task, inner = perceptron(size=20)[0], Inner("adam", batch=5)
+    options = {"epochs": 3, "method": "mirror", "start": "equal", "inner": inner}
+    usual, found = search(task, 7, **options), search(task, 7, **options, trajectory=place)
+    assert torch.equal(found.policy, usual.policy)
+    for name in ("auc", "desired_auc", "relative_gap"):
+        assert found.history[-1][name] == pytest.approx(usual.history[-1][name], rel=1e-12)
+    for measure in (contributions, preconditioned_contributions):
+        torch.testing.assert_close(measure(task, found.process), measure(task, usual.process))
+    slopes = [task.trajectory_gradients(p.trajectory, task.test) for p in (found.process, usual.process)]
+    torch.testing.assert_close(*slopes)
+
+
 def test_rates():
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR
     theta = torch.nn.Parameter(torch.zeros(1))
