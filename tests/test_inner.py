@@ -253,6 +253,23 @@ def test_a_gradient_that_is_zero_so_far(optimizer):
     assert relative(numeric, gradient) < 1e-6
 
 
+@pytest.mark.parametrize("place", TRAJECTORIES)
+def test_a_search_with_states_held_anywhere(place):
+    """Of a task whose measures are quicker where they are one tensor."""
+    task, inner = perceptron(size=20)[0], Inner("adam", batch=5)
+    options = {"epochs": 3, "method": "mirror", "start": "equal", "inner": inner}
+    usual, found = search(task, 7, **options), search(task, 7, **options, trajectory=place)
+    assert torch.equal(found.policy, usual.policy)
+    for name in ("auc", "desired_auc", "relative_gap"):
+        assert found.history[-1][name] == pytest.approx(usual.history[-1][name], rel=1e-12)
+    for measure in (contributions, preconditioned_contributions):
+        torch.testing.assert_close(measure(task, found.process), measure(task, usual.process))
+    slopes = [
+        task.trajectory_gradients(p.trajectory, task.test) for p in (found.process, usual.process)
+    ]
+    torch.testing.assert_close(*slopes)
+
+
 def test_rates():
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR
     theta = torch.nn.Parameter(torch.zeros(1))
@@ -343,6 +360,10 @@ def test_drawn_batches_train_and_have_no_gradient():
         ({"weight_decay": -0.01}, "weight_decay must be at least 0 and finite, got -0.01"),
         ({"warmup": -1}, "warmup must be a whole number of at least 0, got -1"),
         ({"batch": 2.5}, "batch must be a whole number of at least 0, got 2.5"),
+        ({"batch": True}, "batch must be a whole number of at least 0, got True"),
+        ({"momentum": False}, "momentum must be a number, got False"),
+        ({"weight_decay": "0.1"}, "weight_decay must be a number, got '0.1'"),
+        ({"epsilon": None}, "epsilon must be a number, got None"),
         ({"batches": "draw"}, "batch must be at least 1 where batches are drawn, got 0"),
         ({"schedule": (1.0, -1.0)}, "factors of a schedule must be at least 0.*got -1.0 at step 1"),
         ({"batch": 14}, r"batch must be at most N = 13 examples.*got 14"),
@@ -440,11 +461,11 @@ def test_the_preconditioner_is_what_a_step_does_with_its_gradient(optimizer):
         if len(state) > 1:
             move = move - past * state[1]
         slope = task.gradient(state[0], policy[t])
-        diagonal = process.inner.preconditioner(task, process, t)
+        diagonal = process.inner.preconditioner(process, t)
         torch.testing.assert_close(diagonal * slope, move, rtol=1e-9, atol=1e-12)
     found = preconditioned_contributions(task, process, examples=task.test)
     slopes = task.trajectory_gradients(process.trajectory[:-1], task.test)
-    scaled = torch.stack([process.inner.preconditioner(task, process, t) for t in range(STEPS)])
+    scaled = torch.stack([process.inner.preconditioner(process, t) for t in range(STEPS)])
     expected = torch.stack(
         [
             task.example_gradients(theta) @ (m * slope)
@@ -456,7 +477,7 @@ def test_the_preconditioner_is_what_a_step_does_with_its_gradient(optimizer):
     differs = not torch.allclose(similarity(found, policy), usual)
     assert differs == optimizer.startswith("adam")
     with pytest.raises(ValueError, match="t must be a step, 0 to 8, got 9"):
-        process.inner.preconditioner(task, process, STEPS)
+        process.inner.preconditioner(process, STEPS)
 
 
 def test_names():

@@ -112,6 +112,14 @@ def test_interrupted_it_goes_on(arrays, tmp_path, monkeypatch):
         np.testing.assert_array_equal(again[name], array, err_msg=name)
 
 
+def test_it_has_no_policy_to_be_deposited(tmp_path):
+    """A search of its configuration would be of gradient descent, at a rate of its own."""
+    (name, *_) = INNER.recorded_configs()
+    with pytest.raises(ValueError, match=f"'{name}' is no recorded run of one policy"):
+        INNER.deposit(name, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
 def test_the_language_model_is_compared_too():
     flat = {"corpus": "grammar", "size": 8, "desired_size": 4, "length": 8, "vocabulary": 40}
     flat |= {"hidden": 8, "heads": 2, "layers": 1, "steps": 4, "epochs": 3, "measure_every": 2}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from llbook.experiments.collecting import InnerParameters
 from llbook.experiments.language_model import (
     LANGUAGE_MODEL,
     LanguageModelConfig,
@@ -294,6 +295,8 @@ def test_what_a_run_holds():
 def test_precision_errors_are_those_of_the_whole_sweep():
     errors = precision_errors(SMALL)
     assert 0 < errors["float32"] < 1e-4 < errors["bfloat16"] < 0.1
+    decayed = SMALL.model_copy(update={"inner": InnerParameters(weight_decay=1.0)})
+    assert precision_errors(decayed) != errors, "they are those of its own optimiser"
 
 
 def test_records_hold_no_text():

@@ -12,6 +12,7 @@ from llbook.measures.law import (
     support,
     zero_weight_share,
 )
+from llbook.optimal.inner import Inner
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.search import search
 from llbook.optimal.sparsify import sparsify
@@ -77,6 +78,9 @@ def test_errors(task, found):
         sparsify(task, found.policy, found.process, objective="all")
     with pytest.raises(ValueError, match="not on the simplex"):
         sparsify(task, 2 * found.policy, found.process)
+    process = train(task, found.policy, inner=Inner(batch=4))
+    with pytest.raises(ValueError, match="on full batches alone; got one of batches of 4"):
+        sparsify(task, found.policy, process)
 
 
 def test_what_is_no_support():

@@ -216,7 +216,7 @@ class Experiment(Generic[C]):
             OSError: the folder cannot be written to.
         """
         config = self.recorded_configs().get(name)
-        if config is None:
+        if config is None or type(self).compute is not Experiment.compute:
             raise ValueError(f"{name!r} is no recorded run of one policy")
         began, checkpoint = time.perf_counter(), folder / f"{name}.checkpoint"
         folder.mkdir(parents=True, exist_ok=True)

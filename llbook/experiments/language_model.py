@@ -275,7 +275,8 @@ def precision_errors(config: LanguageModelConfig) -> dict[str, float]:
     def gradient(precision: str) -> Tensor:
         task = build_task(config.model_copy(update={"precision": precision}))
         policy = constant_policy(task, config.training.steps)
-        return policy_gradient(task, policy, train(task, policy)).double()
+        process = train(task, policy, inner=config.inner.build())
+        return policy_gradient(task, policy, process).double()
 
     exact = gradient("float64")
     others = ["float32", "bfloat16"] + ["tf32"] * (exact.device.type == "cuda")

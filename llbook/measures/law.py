@@ -58,13 +58,13 @@ def preconditioned_contributions(task: Task, process: Any, *, examples: Any = No
         process: the process whose θ_t and M_t are used.
     """
     examples = task.desired if examples is None else examples
-    rows = []
-    for t in range(process.steps):
+    result = task.initial.new_empty(process.steps, task.size)
+    for t, row in enumerate(result):
         theta = process.trajectory[t]
         slope = task.mean_gradient(theta, examples)[1]
-        along = slope * process.inner.preconditioner(task, process, t)
-        rows.append(task.directional_derivatives(theta, along))
-    return task.gather(torch.stack(rows))
+        along = slope * process.inner.preconditioner(process, t)
+        row.copy_(task.directional_derivatives(theta, along))
+    return task.gather(result)
 
 
 def future_contributions(task: Task, gradient: Tensor) -> Tensor:

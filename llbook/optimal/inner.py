@@ -85,6 +85,10 @@ class Inner:
         for name, known in names:
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        for name in ("momentum", "beta1", "beta2", "epsilon", "weight_decay"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"{name} must be a number, got {value!r}")
         for name in ("momentum", "beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
@@ -94,14 +98,14 @@ class Inner:
             raise ValueError(f"weight_decay must be at least 0 and finite, got {self.weight_decay}")
         for name in ("warmup", "batch", "seed"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 0:
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
         if self.batches == "draw" and self.batch == 0:
             raise ValueError("batch must be at least 1 where batches are drawn, got 0")
         if not isinstance(self.schedule, str):
             object.__setattr__(self, "schedule", tuple(map(float, self.schedule)))
             for t, factor in enumerate(self.schedule):
-                if not 0 <= float(factor) < math.inf:
+                if not 0 <= factor < math.inf:
                     raise ValueError(
                         f"the factors of a schedule must be at least 0 and finite, got {factor} at step {t}"
                     )
@@ -253,14 +257,13 @@ class Inner:
             costate = torch.sub(costate, pull, alpha=eta * self.weight_decay)
         return [costate, *of_kept], pull
 
-    def preconditioner(self, task: Task, process: Any, t: int) -> Tensor:
+    def preconditioner(self, process: Any, t: int) -> Tensor:
         """M_t, shape (P,): θ_{t+1} - θ_t is -η_t M_t g_t and terms of the past.
 
         1 for gradient descent and momentum, 1 + μ for Nesterov's, and
         (1 - β₁)/(1 - β₁^{t+1}) / (√û_{t+1} + ε) for Adam.
 
         Args:
-            task: the learning problem.
             process: a training with this optimiser.
             t: the step, 0 … T - 1.
         """

@@ -105,12 +105,12 @@ def _part(held: Any, part: slice) -> Any:
 class HostTrajectory(Sequence[Tensor]):
     """States s_0 … s_T in the CPU's memory, each brought to the device where it is asked for."""
 
-    def __init__(self, task: Task, steps: int, width: int | None = None) -> None:
+    def __init__(self, task: Task, steps: int, width: int) -> None:
         device = task.initial.device
         self._device = device
         self._states = torch.empty(
             steps + 1,
-            width or task.initial.numel(),
+            width,
             dtype=task.initial.dtype,
             pin_memory=device.type == "cuda",
         )

@@ -59,7 +59,8 @@ def sparsify(
         ``process`` to rounding; in float32 to that of the policy's storage.
 
     Raises:
-        ValueError: an unknown objective, or a policy that is none.
+        ValueError: an unknown objective, a policy that is none, or a process of batches: of
+            these the weights of a step are others.
         ArithmeticError: a linear program without a solution to that accuracy.
     """
     if objective not in OBJECTIVES:
@@ -67,6 +68,11 @@ def sparsify(
     check_policy(task, policy)
     if len(policy) != process.steps:
         raise ValueError(f"the policy has {len(policy)} steps, the process {process.steps}")
+    if process.batches is not None:
+        raise ValueError(
+            "policies of few weights have the same process on full batches alone; "
+            f"got one of batches of {process.inner.batch}"
+        )
     if task.size != task.total:
         raise ValueError("a task shared by several processes has no example's gradient but its own")
     chosen = range(len(policy)) if steps is None else [int(t) for t in steps]

@@ -16,7 +16,6 @@ search does; the greedy one, which would see who is in a batch, on the full batc
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -66,7 +65,6 @@ def greedy(
         raise ValueError(f"chosen must be at least 1, got {chosen}")
     _check_share(equal_share)
     policy = torch.zeros_like(constant_policy(task, steps))
-    whole_batches = replace(inner, batch=0, batches="weigh")
     state, factors = inner.begin(task.initial), inner.factors(steps)
     for t, weights in enumerate(policy):
         theta = state[0]
@@ -81,7 +79,7 @@ def greedy(
             state = (theta - task.learning_rate * gradient)[None]
         else:
             rate = task.learning_rate * factors[t]
-            state = whole_batches.advance(state, gradient, rate, t)
+            state = inner.advance(state, gradient, rate, t)
     return policy.mul_(1 - equal_share).add_(equal_share / task.total)
 
 

@@ -18,7 +18,7 @@ from torch.nn.functional import logsigmoid
 
 from llbook.data.teacher import Labelled
 from llbook.tasks import closed_form
-from llbook.tasks.task import LinearForm, Task
+from llbook.tasks.task import LinearForm, Task, Trajectory
 
 __all__ = ["Perceptron", "SignedInputs", "initial_parameters"]
 
@@ -139,7 +139,9 @@ class Perceptron(Task):
         )
         return gradient, losses[1:]
 
-    def contributions(self, trajectory: Tensor, examples: SignedInputs) -> Tensor:
+    def contributions(self, trajectory: Any, examples: SignedInputs) -> Tensor:
+        if not isinstance(trajectory, Tensor):
+            return super().contributions(trajectory, examples)
         states, signed = trajectory[:-1], self.training.signed
         slopes = self.trajectory_gradients(states, examples)
         result = states.new_empty(len(states), self.size)
@@ -149,17 +151,16 @@ class Perceptron(Task):
             torch.sigmoid_(torch.mm(at, signed.T, out=rows).neg_()).mul_(along @ signed.T).neg_()
         return result
 
-    # all of θ_0 … θ_T in one tensor
-    def trajectory_losses(  # type: ignore[override]
-        self, trajectory: Tensor, examples: SignedInputs
-    ) -> Tensor:
+    def trajectory_losses(self, trajectory: Trajectory, examples: SignedInputs) -> Tensor:
+        if not isinstance(trajectory, Tensor):
+            return super().trajectory_losses(trajectory, examples)
         return torch.cat(
             [-logsigmoid(rows @ examples.signed.T).mean(1) for rows in trajectory.split(BLOCK)]
         )
 
-    def trajectory_gradients(  # type: ignore[override]
-        self, trajectory: Tensor, examples: SignedInputs
-    ) -> Tensor:
+    def trajectory_gradients(self, trajectory: Trajectory, examples: SignedInputs) -> Tensor:
+        if not isinstance(trajectory, Tensor):
+            return super().trajectory_gradients(trajectory, examples)
         return self._trajectory_values(trajectory, examples)[1]
 
     def _trajectory_values(
