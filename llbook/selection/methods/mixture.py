@@ -11,11 +11,13 @@ trainings for the law: each group alone, half-way to it, and all alike.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from llbook.optimal.adjoint import policy_gradient
+from llbook.optimal.adjoint import gradient_and_losses
 from llbook.optimal.methods.method import Settings
 from llbook.optimal.methods.mirror import Mirror
 from llbook.optimal.process import train
@@ -27,7 +29,7 @@ __all__ = ["BestMixture", "MixingLaw"]
 
 
 class BestMixture(Static):
-    """Mirror descent on the weights of the groups.
+    """Mirror descent on the weights of the groups; the best mixture met.
 
     Args:
         sweeps: gradient evaluations, at least 1.
@@ -39,14 +41,17 @@ class BestMixture(Static):
 
     def fixed(self, task: Task, steps: int, meter: Meter) -> Tensor:
         members = group_means(task, self.groups, meter)
-        row = task.initial.new_full((1, len(members)), 1 / len(members))
+        row = best = task.initial.new_full((1, len(members)), 1 / len(members))
+        least = math.inf
         mirror = Mirror(task, Settings(steps=1, updates=self.sweeps))
         for _ in range(self.sweeps):
             policy = (row @ members).expand(steps, -1).contiguous()
-            gradient = policy_gradient(task, policy, train(task, policy)).sum(0)
-            row = mirror.propose(row, (members @ gradient)[None], 0.0)
+            gradient, losses = gradient_and_losses(task, policy, train(task, policy))
+            if (value := float(losses.double().sum())) < least:
+                least, best = value, row.clone()
+            row = mirror.propose(row, (members @ gradient.sum(0))[None], value)
         meter.add(self.sweeps * PASSES * steps, desired=2 * self.sweeps * steps)
-        return (row @ members)[0]
+        return (best @ members)[0]
 
 
 class MixingLaw(Static):
