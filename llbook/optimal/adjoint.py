@@ -6,11 +6,11 @@ share nothing but their form, and its backward pass (Eq. 22) carries the costate
     λ_T = ∇L_dsr(θ_T),   λ_t = ∇L_dsr(θ_t) + (I - η H_t) λ_{t+1},
 
 from which ∂J/∂γ_{n,t} = -η λ_{t+1}·∇l(x_n, θ_t). With another optimiser (see
-:mod:`llbook.optimal.inner`) it carries those of all that a step depends on, and the
+:mod:`llbook.optimal.inner`) it carries σ_t, those of all that a step depends on, s_t, and the
 *pull* p_t, which is the costate of the step's gradient over -η, takes the place of λ_{t+1}
 in both products:
 
-    λ_t = ∇L_dsr(θ_t) + (∂θ_{t+1}/∂θ_t)ᵀ λ_{t+1} - η H_t p_t,   ∂J/∂γ_{n,t} = -η (∂w_n/∂γ_n) p_t·∇l(x_n, θ_t).
+    λ_t = ∇L_dsr(θ_t) + (∂s_{t+1}/∂θ_t)ᵀ σ_{t+1} - η H_t p_t,   ∂J/∂γ_{n,t} = -η (∂w_n/∂γ_n) p_t·∇l(x_n, θ_t).
 
 Three strategies compute it:
 

@@ -50,7 +50,7 @@ class Inner:
         momentum: μ in [0, 1), of momentum and Nesterov's.
         beta1, beta2: β₁ and β₂ in [0, 1), of Adam and AdamW.
         epsilon: ε > 0 of them, outside the root.
-        weight_decay: w ≥ 0. AdamW's is decoupled, θ ← θ (1 - η_t w) before the step; all others add w θ_t to g_t.
+        weight_decay: ω ≥ 0. AdamW's is decoupled, θ ← θ (1 - η_t ω) before the step; all others add ω θ_t to g_t.
         schedule: η_t/η over the T steps: ``"constant"``; ``"linear"`` or ``"cosine"``, from 1 after
             the warm-up to 0 after the last step; or T factors ≥ 0.
         warmup: so many first steps have the further factor (t + 1)/warmup.
@@ -238,10 +238,10 @@ class Inner:
     def retreat(
         self, costates: Sequence[Tensor], after: Tensor, eta: float, f: float, t: int
     ) -> tuple[list[Tensor], Tensor]:
-        """(∂θ_{t+1}/∂θ_t)ᵀ λ_{t+1} for a given Σ_n w_n ∇l_n, whose own costate over -η is the *pull* p_t.
+        """(∂s_{t+1}/∂θ_t)ᵀ σ_{t+1} for a given Σ_n w_n ∇l_n, whose own costate over -η is the *pull* p_t.
 
         Args:
-            costates: λ_{t+1}, shape (P,), and, over -η, those of the carried rows that step t + 1 left.
+            costates: σ_{t+1}: λ_{t+1}, shape (P,), and, over -η, those of the carried rows that step t + 1 left.
             after: s_{t+1}.
             eta, f: η, and η_t/η.
             t: the step.

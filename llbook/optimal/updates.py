@@ -109,7 +109,7 @@ class Momentum(Update):
 class Adam(Update):
     """Adam (Kingma & Ba), ε outside the root.
 
-    Where û = 0, no gradient so far was other than zero, and m is zero as well. The root has no
+    Where û = 0 and β₂ > 0, no gradient so far was other than zero, and m is zero as well. The root has no
     derivative there; it is taken as 0, and the derivative of the step is what it should be,
     η_t / ε a unit of m̂: the step is a smooth function of g_t on the scale of ε alone.
     """
