@@ -137,7 +137,6 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any] | Callable[[], dict[str, Any]]]] 
             "desired_size": 32,
             "steps": 20,
             "batch": 8,
-            "draws": 8,
             "small_epochs": 30,
         },
         "inner_runs": {
@@ -148,6 +147,7 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any] | Callable[[], dict[str, Any]]]] 
             "epochs": 8,
             "batch": 8,
             "orders": 3,
+            "draws": 8,
         },
         "companion": {"profile": "smoke"},
     },
