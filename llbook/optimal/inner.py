@@ -18,7 +18,8 @@ Batches of B of the N examples are those of seeded shuffles of the training set,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import numbers
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -87,7 +88,7 @@ class Inner:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
         for name in ("momentum", "beta1", "beta2", "epsilon", "weight_decay"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise ValueError(f"{name} must be a number, got {value!r}")
         for name in ("momentum", "beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
@@ -98,10 +99,14 @@ class Inner:
             raise ValueError(f"weight_decay must be at least 0 and finite, got {self.weight_decay}")
         for name in ("warmup", "batch", "seed"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
                 raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
         if self.batches == "draw" and self.batch == 0:
             raise ValueError("batch must be at least 1 where batches are drawn, got 0")
+        if not isinstance(self.schedule, str | Iterable):
+            raise ValueError(
+                f"schedule must be one of {RATE_SCHEDULES} or T factors, got {self.schedule!r}"
+            )
         if not isinstance(self.schedule, str):
             object.__setattr__(self, "schedule", tuple(map(float, self.schedule)))
             for t, factor in enumerate(self.schedule):

@@ -152,7 +152,8 @@ class Replayed(Sequence[Tensor]):
     """States kept at every √T-th step; the rest is trained anew, a stretch at a time.
 
     Walking through it in either direction costs one further training in all, and
-    the states are those of the first one, bit by bit.
+    the states are those of the first one, bit by bit. The next stretch takes the place of the
+    one before: clone a state to keep it.
     """
 
     def __init__(self, training: _Training) -> None:
