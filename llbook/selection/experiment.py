@@ -391,9 +391,8 @@ LANGUAGE_MODEL = _SelectionExperiment(
             | {"methods": "hardest,easiest,rho,greedy,controller,groups,tracin,pds-one-sweep"}
             | {"epochs": 0}
         ],
-        "laptop": [
-            {"methods": f"hardest,rho,greedy,controller,{_MIXTURES}", "epochs": 0, "seed": seed}
-            for seed in _SEEDS
+        "groups": [
+            _SHORT | {"methods": _MIXTURES, "epochs": 0, "seed": seed} for seed in _SEEDS[:2]
         ],
         # greed against depth and width
         "greed": [

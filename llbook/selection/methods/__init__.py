@@ -67,7 +67,7 @@ METHODS: dict[str, Method] = {
     "doge": Method(MeanMixture, "rate", RATES),
     "doremi": Method(partial(MeanMixture, online=ExcessLoss), "rate", RATES),
     "mixing-law": Method(MixingLaw),
-    "mixture": Method(BestMixture, "sweeps", (10, 20)),
+    "mixture": Method(BestMixture, "sweeps", (20,)),
     **{
         f"look-ahead-{horizon or 'all'}": Method(
             partial(LookAhead, horizon=horizon), "share", SHARES[:4]
