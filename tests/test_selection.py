@@ -435,6 +435,7 @@ def test_shares_of_the_attainable_gain():
     )
     assert report.percent([0.5, -0.25]) == "12% (−25 to 50)"
     assert report.percent([math.nan]) == "–"
+    assert report.percent([-0.001]) == "0%"
     chosen = {"methods": "rho, greedy", "studies": False}
     config = {"selection": chosen, "search": {"epochs": 9}}
     swept = Run("x", "selection-x", config, {}, {"course_auc": areas})

@@ -64,9 +64,8 @@ def percent(shares: Iterable[float]) -> str:
     known = [100 * share for share in shares if math.isfinite(share)]
     if not known:
         return "–"
-    text = f"{np.mean(known):.0f}%"
-    if len(known) > 1:
-        text += f" ({min(known):.0f} to {max(known):.0f})"
+    mean, low, high = (f"{of(known):z.0f}" for of in (np.mean, np.min, np.max))
+    text = f"{mean}%" + (f" ({low} to {high})" if len(known) > 1 else "")
     return text.replace("-", "−")
 
 
