@@ -60,7 +60,8 @@ def test_provenance_and_contents(name):
     assert {"commit", "device", "versions", "seconds", "date"} <= set(run.provenance)
     assert record_path(name).stat().st_size < 4 * 2**20
     if config.search.method == "projected-gradient":
-        assert run.arrays["history_epoch"][-1] == config.search.epochs
+        # one more where the search returns to an earlier policy
+        assert run.arrays["history_epoch"][-1] - config.search.epochs in (0, 1)
     else:
         assert run.arrays["history_evaluations"][-1] <= config.search.epochs
     whole_policy = (config.training.steps, config.data.size)
