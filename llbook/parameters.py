@@ -22,10 +22,12 @@ __all__ = [
     "Parameters",
     "Section",
     "allowed",
+    "check_names",
     "check_parameters",
     "from_notebook",
     "is_file",
     "limits",
+    "listed",
     "nearest",
 ]
 
@@ -165,6 +167,23 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """What may have been meant by a name: ``"did you mean 'seed'?"``, or all that are known."""
     near = difflib.get_close_matches(name, known := list(known), n=1)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+
+
+def listed(text: str) -> list[str]:
+    """The names of a parameter that has several, with commas; each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
+def check_names(field: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise unless all ``names`` are known.
+
+    Raises:
+        ValueError: one is not; the message has the parameter ``field``, the name and what may be meant.
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{field}: got {name!r}; {nearest(name, known)}")
 
 
 def from_notebook(

@@ -1,8 +1,10 @@
 """Other optimisers, rates and batches: the training, its exact gradient, and what is refused."""
 
+import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from test_adjoint import Quadratic, perceptron, random_policy, relative
@@ -344,6 +346,14 @@ def test_drawn_batches_train_and_have_no_gradient():
             policy_gradient(task, policy, process, strategy=strategy)
     with pytest.raises(ValueError, match="piecewise constant in γ"):
         search(task, 5, epochs=2, step_size=0.1, inner=inner)
+
+
+def test_numbers_of_numpy_are_numbers():
+    """A checkpoint's identity is JSON."""
+    options = {"batch": np.int64(4), "seed": np.int32(3), "weight_decay": np.float32(0.5)}
+    inner = Inner(**options)
+    assert json.loads(json.dumps(inner.identity())) == {"batch": 4, "seed": 3, "weight_decay": 0.5}
+    assert inner == Inner(batch=4, seed=3, weight_decay=0.5)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.inner import OPTIMIZERS, Inner
 from llbook.optimal.process import Process, constant_policy, train
 from llbook.optimal.search import search
-from llbook.parameters import Section, nearest
+from llbook.parameters import Section, check_names, listed
 from llbook.tasks.task import Task
 
 __all__ = ["CHANGES", "INNER", "KINDS", "LANGUAGE_MODEL", "InnerConfig", "LanguageInnerConfig"]
@@ -74,9 +74,7 @@ class _Compared(SearchConfig):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        for name in self.names():
-            if name not in KINDS:
-                raise ValueError(f"optimizers: got {name!r}; {nearest(name, KINDS)}")
+        check_names("optimizers", self.names(), KINDS)
         size = self.data.size  # type: ignore[attr-defined]  # of every subclass
         if size < self.study.batches:
             raise ValueError(f"batches: got {self.study.batches}; expected at most N = {size}")
@@ -86,7 +84,7 @@ class _Compared(SearchConfig):
 
     def names(self) -> list[str]:
         """Of the optimisers that are compared."""
-        return list(dict.fromkeys(n.strip() for n in self.study.optimizers.split(",")))
+        return listed(self.study.optimizers)
 
     def inner_of(self, name: str) -> Inner:
         """The training of one of them."""
@@ -225,11 +223,10 @@ def _transferred(tasks: list[Task], inners: list[Inner], policies: list[Tensor])
     shape = len(policies), len(tasks)
     desired, test, ar = np.empty(shape), np.empty(shape), np.empty(shape)
     for j, (task, inner) in enumerate(zip(tasks, inners, strict=True)):
-        usual = _curves(task, policies[0], inner)[1]
-        for i, policy in enumerate(policies):
-            curves = _curves(task, policy, inner)
+        under = [_curves(task, policy, inner) for policy in policies]
+        for i, curves in enumerate(under):
             desired[i, j], test[i, j] = map(loss_auc, curves)
-            ar[i, j] = acceleration_ratio(curves[1], usual)
+            ar[i, j] = acceleration_ratio(curves[1], under[0][1])
     return {"desired": desired, "test": test, "ar": ar}
 
 

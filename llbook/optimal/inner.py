@@ -90,6 +90,7 @@ class Inner:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise ValueError(f"{name} must be a number, got {value!r}")
+            object.__setattr__(self, name, float(value))  # as a checkpoint's JSON has it
         for name in ("momentum", "beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
@@ -101,6 +102,7 @@ class Inner:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
                 raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
+            object.__setattr__(self, name, int(value))
         if self.batches == "draw" and self.batch == 0:
             raise ValueError("batch must be at least 1 where batches are drawn, got 0")
         if not isinstance(self.schedule, str | Iterable):

@@ -63,9 +63,8 @@ def summary(runs: Sequence[Run], words: Mapping[str, str]) -> tuple[list[str], l
     """
     header = ["optimiser", "rate", "saved", "AR", "new order", "new θ₀", "new data"]
     header += ["SIM with ∇L", "with M∇L", "with p"]
-    rows = []
+    rows, one = [], [run.arrays for run in runs]
     for m, name in enumerate(runs[0].arrays["names"]):
-        one = [run.arrays for run in runs]
         shares = [[1 - a["test"][m + 1, m] / a["test"][0, m] for a in one]]
         shares += [
             [1 - a["changed_test"][m, c, 1] / a["changed_test"][m, c, 0] for a in one]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from llbook.report.numbers import number
 from llbook.runs.run import Run
 from llbook.selection.experiment import BEST, ORDER, TOTALS
-from llbook.selection.methods import METHODS
+from llbook.selection.methods import METHODS, method_names
 
 __all__ = ["attained", "methods_table", "percent", "row_names", "shares_over"]
 
@@ -22,8 +22,7 @@ def row_names(run: Run) -> list[str]:
     if "names" in run.arrays:
         return [str(name) for name in run.arrays["names"]]
     chosen = run.config["selection"]
-    asked = list(METHODS) if chosen["methods"] == "all" else chosen["methods"].split(",")
-    names = ["uniform", *(name.strip() for name in asked if name.strip() != "uniform")]
+    names = method_names(chosen["methods"])
     if run.config["search"]["epochs"]:
         names += [BEST, *((TOTALS, ORDER) if chosen["studies"] else ())]
     return names

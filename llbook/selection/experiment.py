@@ -28,8 +28,8 @@ from llbook.measures.objective import acceleration_ratio, loss_auc
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import Process, train
 from llbook.optimal.search import search
-from llbook.parameters import Section, nearest
-from llbook.selection.methods import GROUPED, METHODS
+from llbook.parameters import Section, check_names
+from llbook.selection.methods import GROUPED, METHODS, method_names
 from llbook.selection.studies import order_alone, policy_bits, quantised, totals_alone
 from llbook.selection.tuning import tuned
 from llbook.tasks.task import Task
@@ -70,9 +70,7 @@ class _Methods(SearchConfig):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        for name in self.names():
-            if name not in METHODS:
-                raise ValueError(f"methods: got {name!r}; {nearest(name, METHODS)}")
+        check_names("methods", self.names(), METHODS)
         if not self.inner.build().plain:
             raise ValueError(
                 "optimizer, rates and batches: methods of selection are compared under the "
@@ -84,9 +82,7 @@ class _Methods(SearchConfig):
 
     def names(self) -> list[str]:
         """Of the methods that are compared; uniform is always the first."""
-        asked = self.selection.methods
-        named = list(METHODS) if asked == "all" else [n.strip() for n in asked.split(",")]
-        return ["uniform", *(name for name in dict.fromkeys(named) if name != "uniform")]
+        return method_names(self.selection.methods)
 
 
 class SelectionConfig(PerceptronConfig, _Methods):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from llbook.parameters import listed
 from llbook.selection.methods.by_loss import ByLoss
 from llbook.selection.methods.controller import Controller
 from llbook.selection.methods.grad_match import GradMatch
@@ -27,7 +28,7 @@ from llbook.selection.methods.tracin import TracIn
 from llbook.selection.methods.uniform import Uniform
 from llbook.selection.selector import Selector
 
-__all__ = ["GROUPED", "HORIZONS", "METHODS", "SHARES", "Method"]
+__all__ = ["GROUPED", "HORIZONS", "METHODS", "SHARES", "Method", "method_names"]
 
 SHARES = (0.002, 0.01, 0.05, 0.2, 0.6, 0.9)
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -79,3 +80,13 @@ METHODS: dict[str, Method] = {
 
 GROUPED = ("groups", "doge", "doremi", "mixing-law", "mixture")
 """Those that weigh groups of examples; they are told which are spoilt, where some are."""
+
+
+def method_names(asked: str) -> list[str]:
+    """Of the methods of a comparison, uniform first.
+
+    Args:
+        asked: names with commas, or ``"all"``.
+    """
+    named = METHODS if asked == "all" else listed(asked)
+    return ["uniform", *(name for name in named if name != "uniform")]
