@@ -346,7 +346,7 @@ def _rung(steps: int) -> dict[str, Any]:
     """
     search: dict[str, Any] = {"epochs": 15, "measure_every": 5}
     if steps >= 1000:
-        search |= {"epochs": 5, "measure_every": 1, "schedule": "constant"}
+        search |= {"epochs": 5, "schedule": "constant"}
     search["step_size"] = 8.0 * (250 / steps) ** 2
     return {"steps": steps, "size": steps // 2, "desired_size": 512} | search
 
