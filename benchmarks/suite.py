@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import growth
+from benchmarks import busy, growth
 from benchmarks.baselines import PHASES, AsDescribed, BareProgram, project_by_sorting, unrolled
 from benchmarks.floors import bandwidth, four_products, gemm_rate, take_turns, transformer_flops
 from benchmarks.growth import transformer
@@ -344,7 +344,8 @@ PARTS: dict[str, Callable[[str], Numbers]] = {
     "language model": language_model,
     "seeds": lambda device: seeds(),
     "growth": lambda device: growth.measure(),
+    "busy": lambda device: busy.measure(),
     "import": lambda device: imports(),
 }
-ON_A_CPU = frozenset({"seeds", "growth", "import"})
+ON_A_CPU = frozenset({"seeds", "growth", "busy", "import"})
 """Parts that have no sense on a GPU."""

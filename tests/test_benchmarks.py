@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import __main__ as command
-from benchmarks import suite
+from benchmarks import busy, suite
 from benchmarks.baselines import (
     AsDescribed,
     BareProgram,
@@ -173,6 +173,22 @@ def test_without_jax_the_rest_is_measured(monkeypatch):
     results = {"parts": {"language model": {"ways": found}}}
     assert "PyTorch's operators" in speed_report.ways_table(results)
     assert speed_report.ways_table({"parts": {"language model": {}}}) == ""
+
+
+def test_beside_jobs_nothing_is_left_running():
+    with busy.beside(2) as running:
+        assert [process.poll() for process in running] == [None, None]
+    assert all(process.poll() is not None for process in running)
+
+
+def test_what_other_jobs_cost_is_measured_and_shown():
+    small = {"size": 8, "desired_size": 4, "steps": 3}
+    found = busy.measure(perceptron=small, laptop=TINY, steps=1, rounds=1)
+    seconds = found["perceptron"]["seconds"]
+    assert list(seconds) == ["0", "1", "2"]
+    assert found["perceptron"]["times_quiet"]["2"] == pytest.approx(seconds["2"] / seconds["0"])
+    fixed = {"cores": 2, "perceptron": {"seconds": {"0": 0.002}, "times_quiet": {"1": 1.5, "2": 4}}}
+    assert "| perceptron | 2 | 1.5 | 4 |" in speed_report.busy_table({"parts": {"busy": fixed}})
 
 
 def test_page_expects_what_is_measured():

@@ -14,7 +14,7 @@ from llbook.runs.run import Run
 from llbook.selection.experiment import BEST, ORDER, TOTALS
 from llbook.selection.methods import METHODS, method_names
 
-__all__ = ["attained", "methods_table", "percent", "row_names", "shares_over"]
+__all__ = ["attained", "means", "methods_table", "percent", "row_names", "shares_over"]
 
 
 def row_names(run: Run) -> list[str]:
@@ -56,6 +56,12 @@ def shares_over(
     names, areas = row_names(run), run.arrays[f"course_{measure}"][where]
     least = np.array(best) if len(best) else areas[:, names.index(BEST)]
     return dict(zip(names, attained(areas, least).T, strict=True))
+
+
+def means(run: Run, measure: str) -> dict[str, str]:
+    """Policy → the mean and range of a share over the points of a sweep, in words."""
+    values = run.arrays[f"course_{measure}"]
+    return {name: percent(values[:, n]) for n, name in enumerate(row_names(run))}
 
 
 def percent(shares: Iterable[float]) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "PARTS",
     "WAYS",
     "SpeedConfig",
+    "busy_table",
     "floor_table",
     "growth_table",
     "load_results",
@@ -39,7 +40,16 @@ class SpeedConfig(Parameters):
 
 Numbers = Mapping[str, Any]
 
-PARTS = ("machine", "perceptron", "projection", "language model", "seeds", "growth", "import")
+PARTS = (
+    "machine",
+    "perceptron",
+    "projection",
+    "language model",
+    "seeds",
+    "growth",
+    "busy",
+    "import",
+)
 
 
 WAYS = {
@@ -98,12 +108,34 @@ def target_table(results: Numbers) -> str:
     beside = f"{seeds['count']} seeds side by side: times one,"
     checkpoints = "√T checkpoints: times the time of a trajectory in memory,"
     faster, other = language["times_faster"], "projection of a policy: times faster than"
+    ways = {
+        (name, way): ratio
+        for name, of in language.get("ways", {}).items()
+        for way, ratio in of["times_faster"].items()
+    }
+    aims = {
+        ("N = 64, width 32", "operators"): 3,
+        ("N = 256, width 32", "operators"): 3,
+        ("N = 64, width 128", "operators"): 1,
+        ("N = 64, width 32", "JAX"): 2,
+    }
+    of_ways = [
+        (f"language model, {way[0]}: times faster than {WAYS[way[1]]}", ways[way], aim)
+        for way, aim in aims.items()
+        if way in ways
+    ]
+    beside_jobs = [
+        (f"{name}, beside two jobs: times a quiet machine", of["times_quiet"]["2"], 3)
+        for name, of in parts["busy"].items()
+        if isinstance(of, Mapping)
+    ]
     at_least: tuple[tuple[Any, ...], ...] = (
         (f"{epoch} times faster than (a)", perceptron["times_faster"], 400),
         (f"{other} quadratic programs (a)", projections("times_faster_than_programs"), 500),
         ("the same without CVXPY around them", projections("times_faster_than_bare_programs"), 500),
         (f"{step} times faster than (a), fully batched", faster["ours"], 2),
         (f"{step} times faster than (a), 64 at once", faster["ours, than 64 at once"], 2),
+        *of_ways,
     )
     of_examples = parts["growth"]["checkpoints_times_slower"]
     replayed = f"{checkpoints} where the parameters do", replay_ratio(results)
@@ -115,6 +147,7 @@ def target_table(results: Numbers) -> str:
         (f"{beside} language model", seeds["language model"]["times_one"], 2.5),
         (f"{checkpoints} where the examples take the time", of_examples, 1.4),
         (*replayed, 1.4, replay_range(results)),
+        *beside_jobs,
         # a difference, which noise may turn
         (
             "`import llbook`, seconds beyond Python's own start",
@@ -215,6 +248,18 @@ def seeds_table(results: Numbers) -> str:
             if isinstance(of, Mapping)
         ],
     )
+
+
+def busy_table(results: Numbers) -> str:
+    """A step of training and adjoint, alone and beside single-threaded jobs."""
+    rows = []
+    for name, of in results["parts"]["busy"].items():
+        if isinstance(of, Mapping):
+            quiet = of["seconds"]["0"]
+            ratios = of["times_quiet"].values()
+            rows.append([name, number(quiet * 1e3), *(number(ratio, 2) for ratio in ratios)])
+    columns = ("a step of the", "alone (ms)", "beside one job (times)", "beside two (times)")
+    return table(columns, rows)
 
 
 def growth_table(results: Numbers) -> str:
