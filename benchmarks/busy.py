@@ -9,9 +9,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import median
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from benchmarks.floors import take_turns
 from benchmarks.growth import transformer
@@ -39,7 +40,7 @@ def beside(jobs: int) -> Iterator[list[subprocess.Popen[bytes]]]:
             process.wait()
 
 
-def _sweep(task: Task, steps: int) -> Callable[[], torch.Tensor]:
+def _sweep(task: Task, steps: int) -> Callable[[], Tensor]:
     policy = constant_policy(task, steps)
     return lambda: policy_gradient(task, policy, train(task, policy))
 
@@ -63,13 +64,13 @@ def measure(
     }
     result: dict[str, Any] = {"cores": cores()}
     for name, (function, count) in work.items():
-        turns = {jobs: [] for jobs in JOBS}
+        turns: dict[int, list[float]] = {jobs: [] for jobs in JOBS}
         function()  # compiled, and its memory touched
         for _ in range(rounds):
             for jobs in JOBS:
                 with beside(jobs):
-                    turns[jobs] += [take_turns({"one": function}, rounds=1)["one"] / count]
-        seconds = {str(jobs): float(torch.tensor(of).median()) for jobs, of in turns.items()}
+                    turns[jobs].append(take_turns({"one": function}, rounds=1)["one"] / count)
+        seconds = {str(jobs): median(of) for jobs, of in turns.items()}
         times = {jobs: seconds[jobs] / seconds["0"] for jobs in seconds if jobs != "0"}
         result[name] = {"seconds": seconds, "times_quiet": times}
     return result
