@@ -250,6 +250,7 @@ def run(old, new, ratio=1.5):
         "test_curves": np.stack([old, (old + new) / 2, new]),
         "history_auc": np.array([c[1:].mean() for c in (old, new)]),
         "history_ar": np.array([1.0, ratio]),
+        "curve_epochs": np.array([0, 15]),
     }
 
 
@@ -296,16 +297,25 @@ def changed(*, b=1.0, beta=1.0, **values):
 
 
 def test_verdicts_on_the_ladder():
-    better, never = replace(GOOD, measured=2.0), replace(GOOD, measured=math.nan)
+
+    def ratios(**after):
+        return replace(GOOD, course={int(updates[1:]): ar for updates, ar in after.items()})
+
+    better, never = ratios(_0=1.0, _15=2.0), ratios(_0=1.0, _15=math.nan)
 
     def word(*rungs):
         return judged(*rungs)["table-2-ar"].word
 
     assert word([GOOD], [better]) == Word.REPRODUCED
     assert word([better], [GOOD]) == Word.FAILED
-    assert word([GOOD], [replace(GOOD, measured=3.0)], [better]) == Word.PART
+    assert word([GOOD], [ratios(_0=1.0, _15=3.0)], [better]) == Word.PART
     assert word([GOOD]) == Word.SMALLER
     assert word([GOOD], [never]) == Word.UNDEFINED
+    # rungs are compared after as many updates in each
+    long, short = ratios(_0=1.0, _5=1.5, _15=2.0), ratios(_0=1.0, _5=1.6)
+    assert word([long], [short]) == Word.REPRODUCED
+    assert judged([long], [short])["table-2-ar"].ours == "1.50 → 1.60 after 5 updates"
+    assert judged([GOOD], [better])["table-2-ar"].ours == "1.50 → 2.00"
     with pytest.raises(ValueError, match="got none"):
         report.verdicts([])
 

@@ -17,6 +17,7 @@ from llbook.report.numbers import number, per_cent
 __all__ = [
     "ITEMS",
     "LADDER",
+    "LADDER_EPOCHS",
     "LANGUAGE_MODEL",
     "LAWS",
     "LEARNED",
@@ -88,6 +89,8 @@ LADDER = (
     {"steps": 8000, "size": 2**15, "vocabulary": 6000, "b": -0.948, "beta": 0.190, "ar": 2.48},
 )
 """Table 2: scale, ΔB/B, Δβ/β and AR."""
+LADDER_EPOCHS = 15
+"""Updates of the policy in each of its rows (App. C)."""
 
 TEXT = {"b": -0.966, "beta": 0.212}
 """ΔB/B and Δβ/β in the text of Figure 11."""

@@ -30,7 +30,9 @@ __all__ = [
     "Scaling",
     "apart",
     "border_sentence",
+    "common_updates",
     "interval",
+    "ladder_ratios",
     "law_row",
     "law_sentence",
     "rivals_table",
@@ -62,6 +64,7 @@ class Scaling:
         reason: why there is no law.
         misses: what each form misses on held-out steps, by :func:`held_out_errors`; none
             where the first steps are too few for a law.
+        course: after so many updates of the policy, AR.
     """
 
     found: Fit | None
@@ -71,6 +74,7 @@ class Scaling:
     change: float
     reason: str = ""
     misses: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    course: dict[int, float] = field(default_factory=dict)
 
     @property
     def b_fall(self) -> float:
@@ -121,15 +125,37 @@ def scaling_of(run: Arrays, *, draws: int = 200) -> Scaling:
     """
     steps, curves = run["curve_steps"], run["test_curves"][[0, -1]]
     facts = int(steps[-1]), float(run["history_ar"][-1]), float(area_changes([run])[0])
+    ratios = zip(run["curve_epochs"].tolist(), run["history_ar"].tolist(), strict=True)
+    course = dict(ratios)
     try:
         found = fit(steps, curves)
     except NoLawError as error:
-        return Scaling(None, None, *facts, reason=str(error))
+        return Scaling(None, None, *facts, reason=str(error), course=course)
     resampled = bootstrap(found, draws=draws)
     try:
-        return Scaling(found, resampled, *facts, misses=held_out_errors(steps, curves))
+        misses = held_out_errors(steps, curves)
     except NoLawError:
-        return Scaling(found, resampled, *facts)
+        misses = {}
+    return Scaling(found, resampled, *facts, misses=misses, course=course)
+
+
+def common_updates(rungs: Iterable[Sequence[Scaling]]) -> int:
+    """The most updates after which AR was measured in every run; 0 where there are no such."""
+    known = [set(run.course) for rung in rungs for run in rung]
+    return max(set.intersection(*known), default=0) if known else 0
+
+
+def _ratios_after(rungs: Iterable[Sequence[Scaling]], updates: int) -> list[float]:
+    """The mean AR of each rung after so many updates of the policy."""
+    return [float(np.mean([run.course[updates] for run in rung])) for rung in rungs]
+
+
+def ladder_ratios(rungs: Sequence[Sequence[Scaling]]) -> str:
+    """AR from rung to rung, means over seeds, after as many updates in each: ``1.2 → 1.5``."""
+    updates = common_updates(rungs)
+    text = " → ".join(map(number, _ratios_after(rungs, updates)))
+    more = any(updates < max(run.course) for rung in rungs for run in rung)
+    return text + f" after {updates} updates" * more
 
 
 def rivals_table(runs: Sequence[Scaling]) -> str:
@@ -241,8 +267,9 @@ def verdicts(rungs: Sequence[Sequence[Scaling]]) -> list[Verdict]:
     than half of them; r² alone, which any smooth curve has, is shown and not judged. Directions
     of B and β: those of the paper in every run, in part in more than half. Sizes: the mean as
     :func:`~llbook.report.verdicts.sized` has it against the paper's mean over its ladder; for B
-    the mean of ln(B₁/B₂), since ΔB/B cannot go below −1. AR along the ladder: each rung's mean
-    above the one before, in part if the last is above the first. Eq. 9: within :data:`CLOSE` of
+    the mean of ln(B₁/B₂), since ΔB/B cannot go below −1. AR along the ladder, after as many
+    updates in each (:func:`common_updates`): each rung's mean above the one before, in part if
+    the last is above the first. Eq. 9: within :data:`CLOSE` of
     the measured AR in every run, in part within :data:`~llbook.report.verdicts.FACTOR`. The
     extrapolation, as many times T as the paper's, :data:`CARRIED`: AR by the laws grows on the
     way in every run, in part in more than half. A run to which no law can be fitted fails
@@ -255,8 +282,8 @@ def verdicts(rungs: Sequence[Sequence[Scaling]]) -> list[Verdict]:
     runs = [run for rung in rungs for run in rung]
     if not runs:
         raise ValueError("expected at least one run, got none")
-    means = [float(np.mean([run.measured for run in rung])) for rung in rungs]
-    growth = Verdict("table-2-ar", " → ".join(map(number, means)), _growth(means))
+    means = _ratios_after(rungs, common_updates(rungs))
+    growth = Verdict("table-2-ar", ladder_ratios(rungs), _growth(means))
     fitted = [run for run in runs if run.found is not None]
     if not fitted:
         keys = ("table-1", "tables-1-2", "table-2-b", "table-2-beta", "eq-9", "11")
