@@ -20,7 +20,7 @@ from llbook.report import selection as report
 from llbook.runs.run import Run
 from llbook.selection import experiment, studies
 from llbook.selection.experiment import BEST, ORDER, SELECTION, TOTALS, SelectionConfig
-from llbook.selection.greed import tilted_price
+from llbook.selection.greed import coupled_price, tilted_price
 from llbook.selection.methods import METHODS, Method
 from llbook.selection.methods.by_loss import ByLoss
 from llbook.selection.methods.controller import Controller
@@ -37,7 +37,14 @@ from llbook.selection.methods.rho import Rho
 from llbook.selection.methods.self_paced import SelfPaced
 from llbook.selection.methods.tracin import TracIn
 from llbook.selection.methods.uniform import Uniform
-from llbook.selection.selector import PASSES, SelectionError, Selector, select, top
+from llbook.selection.selector import (
+    PASSES,
+    SelectionError,
+    Selector,
+    evaluation_cost,
+    select,
+    top,
+)
 from llbook.selection.tuning import tuned
 from llbook.tasks.task import Task
 
@@ -188,6 +195,26 @@ def test_greed_costs_nothing_where_flows_commute():
     assert free.greedy == pytest.approx(free.best, rel=1e-4) and free.best < 0.9 * free.usual
     assert dear.greedy > 1.02 * dear.best
     assert max(free.gap, dear.gap) < 1e-3
+
+
+def test_flows_that_commute_are_not_enough_for_greed():
+    """Greed feeds the first example first; the least area leaves it alone, at any length of step."""
+    for steps in (120, 240):
+        found = coupled_price(steps=steps)
+        assert found.gap < 1e-6
+        assert 1.04 < found.greedy / found.best < 1.05
+        assert found.greedy < found.usual
+    with pytest.raises(ValueError, match="got steps = 0"):
+        coupled_price(steps=0)
+
+
+def test_an_evaluation_of_a_search_goes_over_the_desired_examples_as_well():
+    task = perceptron()  # N = 40, K = 20
+    assert evaluation_cost(task, 3) == pytest.approx(3 * (PASSES + 2 * 20 / 40) / PASSES)
+    # what one sweep of PDS costs, less the training under its weights
+    assert select(task, OneSweep(0.5), 12).evaluations == pytest.approx(
+        evaluation_cost(task) + 2 / PASSES
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"size": 1}, {"steps": 0}, {"coupling": 1.0}])

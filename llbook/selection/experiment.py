@@ -30,6 +30,7 @@ from llbook.optimal.process import Process, train
 from llbook.optimal.search import search
 from llbook.parameters import Section, check_names
 from llbook.selection.methods import GROUPED, METHODS, method_names
+from llbook.selection.selector import evaluation_cost
 from llbook.selection.studies import order_alone, policy_bits, quantised, totals_alone
 from llbook.selection.tuning import tuned
 from llbook.tasks.task import Task
@@ -155,7 +156,7 @@ class _SelectionExperiment(Experiment[C]):
             budget = config.search.epochs
             for name, policy, cost in (
                 (TOTALS, totals_alone(best.policy), best.evaluations),
-                (ORDER, order_alone(task, steps, budget), float(budget)),
+                (ORDER, order_alone(task, steps, budget), evaluation_cost(task, budget)),
             ):
                 table.add(_Row(name, policy, train(task, policy), cost, cost))
         return table.arrays()
@@ -245,8 +246,9 @@ def _best(task: Task, config: _Methods, progress: bool) -> _Row:
             options["start"] = "auto"  # greedy, where the budget allows it
         found.append(search(task, config.training.steps, **options, progress=progress))
     best = min(found, key=lambda one: one.history[-1]["objective"])
-    spent = [one.history[-1]["evaluations"] for one in found]
-    return _Row(BEST, best.policy, best.process, best.history[-1]["evaluations"], sum(spent))
+    own = evaluation_cost(task, best.history[-1]["evaluations"])
+    spent = evaluation_cost(task, sum(one.history[-1]["evaluations"] for one in found))
+    return _Row(BEST, best.policy, best.process, own, spent)
 
 
 def spoilt(config: SearchConfig) -> Tensor:

@@ -1,19 +1,20 @@
-"""What greed costs where the best policy can be solved for: tasks whose flows commute at coupling 0."""
+"""What greed costs where the best policy can be solved for: least squares, whose brackets are known."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from llbook.optimal.process import constant_policy
 from llbook.selection.methods.greedy import Greedy
 from llbook.selection.selector import select
-from llbook.tasks.least_squares import tilted
+from llbook.tasks.least_squares import LeastSquares, Rows, tilted
 from llbook.theory.solve import solve
 from llbook.theory.transcription import objective
 
-__all__ = ["Price", "tilted_price"]
+__all__ = ["Price", "coupled_price", "tilted_price"]
 
 FEWEST, MOST = 1, 2  # examples that greedy weighs at a step
 MIXED = 0.1  # equal weight in the start from greedy: a zero weight would stay out of Newton's steps
@@ -60,6 +61,35 @@ def tilted_price(
     rates, starts = generator.uniform(0.4, 1, size), np.exp(-generator.uniform(0, 3, size))
     eta = size / (2 * steps)
     task = tilted(rates, starts, np.ones(size), coupling=coupling, learning_rate=eta)
+    return _price(task, eta, steps, iterations)
+
+
+def coupled_price(*, steps: int = 120, iterations: int = 3000) -> Price:
+    """The same where no two flows fail to commute, but the desired loss couples what they move.
+
+    l_1 = θ_1²/2, l_2 = 0.15 θ_2², L_dsr = ((θ_1 + θ_2 - 1.5)² + θ_2²)/4, θ_0 = (1, 1), horizon 6.
+
+    Args:
+        steps: T of Euler's method.
+        iterations: gradients of each solution, at most.
+
+    Raises:
+        ValueError: no step.
+    """
+    if steps < 1:
+        raise ValueError(f"expected at least one step, got steps = {steps}")
+    own, both = [[1.0, 0.0], [0.0, 0.3**0.5]], [[1.0, 1.0], [0.0, 1.0]]
+    training, desired = (
+        Rows(torch.tensor(rows, dtype=torch.float64), torch.tensor(to, dtype=torch.float64))
+        for rows, to in ((own, [0.0, 0.0]), (both, [1.5, 0.0]))
+    )
+    start, eta = torch.ones(2, dtype=torch.float64), 6 / steps
+    task = LeastSquares(training, desired, initial=start, learning_rate=eta)
+    return _price(task, eta, steps, iterations)
+
+
+def _price(task: LeastSquares, eta: float, steps: int, iterations: int) -> Price:
+    size = task.size
     value = objective(task, interval=eta, scheme="euler")
     tried = [select(task, Greedy(count / size), steps).policy for count in range(FEWEST, MOST + 1)]
     greedy = min(tried, key=lambda policy: value(policy)[0])

@@ -3,8 +3,9 @@
 Costs are counted in *passes* over the N training examples: a forward pass, a backward pass, a
 tangent pass (directional derivatives of all losses in one direction, on top of a forward pass) are
 one each; a pass over the K desired examples is K/N. A step of training is two passes, and the
-losses that its forward pass gives are free. A *gradient evaluation*, the unit of all searches of
-this book, is a training and its backward sweep: :data:`PASSES` passes a step.
+losses that its forward pass gives are free. A training and its backward sweep, a *gradient
+evaluation*, are :data:`PASSES` passes a step over the training set, the unit in which costs are
+shown, and two over the desired set (:func:`evaluation_cost`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ __all__ = [
     "Selector",
     "Static",
     "View",
+    "evaluation_cost",
     "select",
     "top",
 ]
@@ -55,6 +57,13 @@ class Meter:
     def add(self, passes: float, *, desired: float = 0.0) -> None:
         """So many passes over the training set, and over the desired set."""
         self.passes += passes + desired * self._share
+
+
+def evaluation_cost(task: Task, count: float = 1.0) -> float:
+    """What so many gradient evaluations of a search cost, with their passes over the desired set."""
+    meter = Meter(task)
+    meter.add(PASSES * count, desired=2 * count)
+    return meter.passes / PASSES
 
 
 @dataclass
