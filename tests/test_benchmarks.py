@@ -188,7 +188,9 @@ def test_what_other_jobs_cost_is_measured_and_shown():
     assert list(seconds) == ["0", "1", "2"]
     assert found["perceptron"]["times_quiet"]["2"] == pytest.approx(seconds["2"] / seconds["0"])
     fixed = {"cores": 2, "perceptron": {"seconds": {"0": 0.002}, "times_quiet": {"1": 1.5, "2": 4}}}
-    assert "| perceptron | 2.00 | 1.5 | 4.0 |" in speed_report.busy_table({"parts": {"busy": fixed}})
+    assert "| perceptron | 2.00 | 1.5 | 4.0 |" in speed_report.busy_table(
+        {"parts": {"busy": fixed}}
+    )
 
 
 def test_page_expects_what_is_measured():

@@ -105,8 +105,10 @@ def test_interrupted_it_goes_on(arrays, tmp_path, monkeypatch):
     ]
     proposed = 100
     again = INNER.compute(config, checkpoint=path)
-    assert proposed < 100 + 8 * 8, "nothing was begun anew"
+    resumed, proposed = proposed - 100, 100
     assert not list(tmp_path.iterdir())
+    INNER.compute(config)
+    assert resumed < proposed - 100 - 10, "what was done before is done again"
     assert again.keys() == arrays.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(again[name], array, err_msg=name)
@@ -132,7 +134,13 @@ def test_parameters_are_checked():
         InnerConfig.from_flat({"optimizers": "sgd,adm"})
     with pytest.raises(ParameterError, match="batches: got 8; expected at most N = 4"):
         InnerConfig.from_flat({"size": 4})
-    with pytest.raises(ParameterError, match="optimizer and batch: expected their defaults"):
+    with pytest.raises(ParameterError, match="batches: got 8; N = 15 in batches of 1 makes 15"):
+        InnerConfig.from_flat({"size": 15})
+    with pytest.raises(ParameterError, match="rate: got 0.05; expected its default, 0.3"):
+        InnerConfig.from_flat({"rate": 0.05})
+    with pytest.raises(ParameterError, match="learning_rate: got 0.5; expected its default, 0.1"):
+        InnerConfig.from_flat({"learning_rate": 0.5})
+    with pytest.raises(ParameterError, match="optimizer: got 'adam', batch: got 0; expected"):
         InnerConfig.from_flat({"optimizer": "adam"})
     inner = InnerConfig.from_flat({"beta1": 0.5, "weight_decay": 0.1}).inner_of("adamw")
     assert (inner.optimizer, inner.beta1, inner.weight_decay) == ("adamw", 0.5, 0.1)

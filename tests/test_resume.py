@@ -57,3 +57,4 @@ def test_killed_at_random_moments_it_goes_on(kind, method, tmp_path):
         assert sorted(whole) == sorted(resumed)
         for name in whole:
             np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+            assert whole[name].dtype == resumed[name].dtype, name

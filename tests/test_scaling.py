@@ -250,7 +250,7 @@ def run(old, new, ratio=1.5):
         "test_curves": np.stack([old, (old + new) / 2, new]),
         "history_auc": np.array([c[1:].mean() for c in (old, new)]),
         "history_ar": np.array([1.0, ratio]),
-        "curve_epochs": np.array([0, 15]),
+        "history_epoch": np.array([0, 15]),
     }
 
 
@@ -316,6 +316,9 @@ def test_verdicts_on_the_ladder():
     assert word([long], [short]) == Word.REPRODUCED
     assert judged([long], [short])["table-2-ar"].ours == "1.50 → 1.60 after 5 updates"
     assert judged([GOOD], [better])["table-2-ar"].ours == "1.50 → 2.00"
+    assert judged([GOOD], [], [better])["table-2-ar"].ours == "1.50 → 2.00"
+    apart = judged([GOOD], [ratios(_0=1.0, _7=2.5)])["table-2-ar"]
+    assert apart.word == Word.UNDEFINED and apart.ours == "never measured after as many updates"
     with pytest.raises(ValueError, match="got none"):
         report.verdicts([])
 
@@ -474,6 +477,9 @@ def test_how_far_seeds_are_apart():
     assert found["b"] == pytest.approx(old.b / new.b)
     assert found["beta"] == pytest.approx(new.beta / old.beta)
     assert math.isnan(report.apart([[good]])["b"])
+    far = replace(old, log_b=-40_000.0)
+    small = replace(good, found=replace(good.found, laws=(far, far)))
+    assert report.apart([[good, small]])["b"] == math.inf
 
 
 def test_ratio_from_relative_changes():

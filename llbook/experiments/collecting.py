@@ -191,7 +191,8 @@ class Collector:
         for key, tensor in tensors.items():
             kind, name = key.split(".", 1)
             if kind == "rows":
-                columns[name] = tensor.tolist()
+                whole = int if name in ("epoch", "evaluations") else float
+                columns[name] = [whole(value) for value in tensor.tolist()]
             elif kind == "curves":
                 self.curves[name] = list(tensor)
             else:

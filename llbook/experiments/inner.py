@@ -78,8 +78,24 @@ class _Compared(SearchConfig):
         size = self.data.size  # type: ignore[attr-defined]  # of every subclass
         if size < self.study.batches:
             raise ValueError(f"batches: got {self.study.batches}; expected at most N = {size}")
+        cut = size // (size // self.study.batches)
+        if cut != self.study.batches:
+            raise ValueError(
+                f"batches: got {self.study.batches}; N = {size} in batches of "
+                f"{size // self.study.batches} makes {cut} of them"
+            )
+        for part, name in (("training", "learning_rate"), ("search", "rate")):
+            got = getattr(getattr(self, part), name)
+            usual = getattr(type(self).model_fields[part].default, name)
+            if got != usual:
+                raise ValueError(
+                    f"{name}: got {got}; expected its default, {usual}: both rates are searched for"
+                )
         if self.inner.batch or self.inner.optimizer != "gradient-descent":
-            raise ValueError("optimizer and batch: expected their defaults; optimizers names them")
+            raise ValueError(
+                f"optimizer: got {self.inner.optimizer!r}, batch: got {self.inner.batch}; expected "
+                "their defaults, as optimizers names what is compared"
+            )
         return self
 
     def names(self) -> list[str]:

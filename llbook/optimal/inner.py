@@ -110,7 +110,13 @@ class Inner:
                 f"schedule must be one of {RATE_SCHEDULES} or T factors, got {self.schedule!r}"
             )
         if not isinstance(self.schedule, str):
-            object.__setattr__(self, "schedule", tuple(map(float, self.schedule)))
+            try:
+                factors = tuple(map(float, self.schedule))
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"schedule must be one of {RATE_SCHEDULES} or T factors, got {self.schedule!r}"
+                ) from None
+            object.__setattr__(self, "schedule", factors)
             for t, factor in enumerate(self.schedule):
                 if not 0 <= factor < math.inf:
                     raise ValueError(

@@ -144,6 +144,11 @@ class Keeper:
             part, _, name = key.partition(".")
             parts.setdefault(part, {})[name] = tensor
         parts.setdefault("best", parts["next"])
+        if isinstance(callback, Recorder) and "recorded" not in parts:
+            raise ValueError(
+                f"{self._path} was written without a recorder as callback; what one would have "
+                f"collected until update {facts['updates']} is not there"
+            )
         like = self._task.initial
         policy, best = (
             self._task.own(decode_policy(parts[part], like)) for part in ("next", "best")
@@ -158,7 +163,7 @@ class Keeper:
         self.returning, self.history = facts["returning"], facts["history"]
         self.first_test = parts["search"]["first_test"].to(like.device)
         if isinstance(callback, Recorder):
-            callback.restore(parts.get("recorded", {}))
+            callback.restore(parts["recorded"])
         return policy
 
     def _load(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -27,7 +27,10 @@ def fragments(body: str) -> dict[str, str]:
     page = BeautifulSoup(body, "html.parser")
     found = {str(own["id"]): str(_alone(own)) for own in page.select(_SHOWN)}
     for row in page.select("tr:has([id^=symbol-])"):  # of the notation, as a line
-        name, meaning = (_alone(cell).decode_contents() for cell in row.select("td > p")[:2])
+        cells = [_alone(cell).decode_contents() for cell in row.select("td > p")[:2]]
+        if len(cells) < 2:
+            raise ValueError(f"a row of the notation needs a symbol and a meaning, got {row}")
+        name, meaning = cells
         found[str(row.select("[id^=symbol-]")[0]["id"])] = f"<p>{name}: {meaning}</p>"
     return found
 

@@ -208,7 +208,15 @@ def laws(records: Records, rungs: Sequence[str]) -> list[Verdict]:
     Args:
         records: setting → runs of the language model.
         rungs: the settings of the ladder, in order.
+
+    Raises:
+        ParameterError: no such setting.
+        ValueError: no rung at all.
     """
+    if not rungs:
+        raise ValueError("rungs: expected at least one setting of the ladder, got none")
+    for name in rungs:
+        _declared(records, name)
     fits = [[scaling.scaling_of(run.arrays, draws=1) for run in records[name]] for name in rungs]
     where = f"ladder of `{rungs[0]}` to `{rungs[-1]}`"
     decides = max(run.steps for rung in fits for run in rung) >= LONG
@@ -296,7 +304,7 @@ def claims(records: Records, setting: str, coded: Code, difference: float) -> li
         Verdict(
             "3.1",
             f"mean SIM {test} on the test, {desired} on the desired examples; with λ {future}",
-            graded(min(values(runs, "desired_similarity")), EQUAL, 1),
+            graded(float(np.min(values(runs, "desired_similarity"))), EQUAL, 1),
         ),
         zero_weights("4.1", runs),
         Verdict(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from llbook.report.numbers import number, spread
 from llbook.report.selection import percent
+from llbook.report.verdicts import known_mean
 from llbook.runs.run import Run
 
 __all__ = ["equal_rate", "mean_transfer", "saved", "summary"]
@@ -22,7 +23,7 @@ def saved(area: float | NDArray[np.float64], usual: float | NDArray[np.float64])
 def equal_rate(factors: NDArray[np.float64], usual: NDArray[np.float64], area: float) -> float:
     """By what the rate must be multiplied for equal weights to have this area.
 
-    Interpolated between the two first neighbours that have it between them, in logarithms.
+    Interpolated between the two first neighbours between which J falls through it, in logarithms.
 
     Args:
         factors: multiples of the rate, ascending, shape (F,).
@@ -30,7 +31,7 @@ def equal_rate(factors: NDArray[np.float64], usual: NDArray[np.float64], area: f
         area: J to be had.
 
     Returns:
-        The multiple; nan where equal weights get there at none.
+        The multiple; nan where J falls through the area between no two of them.
     """
     x, y = np.log(factors), np.log(usual)
     for left in range(len(x) - 1):
@@ -79,7 +80,7 @@ def summary(runs: Sequence[Run], words: Mapping[str, str]) -> tuple[list[str], l
                 spread([a["ar"][m + 1, m] for a in one]),
                 *told[1:],
                 *(
-                    number(np.nanmean([a[f"measured_{kind}similarity"][m, 1] for a in one]), 2)
+                    number(known_mean([a[f"measured_{kind}similarity"][m, 1] for a in one]), 2)
                     for kind in ("", "preconditioned_", "future_")
                 ),
             ]

@@ -125,8 +125,8 @@ def scaling_of(run: Arrays, *, draws: int = 200) -> Scaling:
     """
     steps, curves = run["curve_steps"], run["test_curves"][[0, -1]]
     facts = int(steps[-1]), float(run["history_ar"][-1]), float(area_changes([run])[0])
-    ratios = zip(run["curve_epochs"].tolist(), run["history_ar"].tolist(), strict=True)
-    course = dict(ratios)
+    epochs = (int(epoch) for epoch in run["history_epoch"])
+    course = dict(zip(epochs, run["history_ar"].tolist(), strict=True))
     try:
         found = fit(steps, curves)
     except NoLawError as error:
@@ -140,7 +140,10 @@ def scaling_of(run: Arrays, *, draws: int = 200) -> Scaling:
 
 
 def common_updates(rungs: Iterable[Sequence[Scaling]]) -> int:
-    """The most updates after which AR was measured in every run; 0 where there are no such."""
+    """The most updates after which AR was measured in every run; 0 where there are none but the start.
+
+    A policy that a search returned to counts as an update more.
+    """
     known = [set(run.course) for rung in rungs for run in rung]
     return max(set.intersection(*known), default=0) if known else 0
 
@@ -152,7 +155,8 @@ def _ratios_after(rungs: Iterable[Sequence[Scaling]], updates: int) -> list[floa
 
 def ladder_ratios(rungs: Sequence[Sequence[Scaling]]) -> str:
     """AR from rung to rung, means over seeds, after as many updates in each: ``1.2 → 1.5``."""
-    updates = common_updates(rungs)
+    if not (updates := common_updates(rungs)):
+        return "never measured after as many updates"
     text = " → ".join(map(number, _ratios_after(rungs, updates)))
     more = any(updates < max(run.course) for rung in rungs for run in rung)
     return text + f" after {updates} updates" * more
@@ -214,9 +218,12 @@ def apart(rungs: Iterable[Sequence[Scaling]]) -> dict[str, float]:
     factors = {"b": [math.nan], "beta": [math.nan]}
     for rung in rungs:
         laws = [run.found.laws[0] for run in rung if run.found is not None]
-        for name in factors if len(laws) > 1 else ():
-            known = [getattr(law, name) for law in laws]
-            factors[name].append(max(known) / min(known))
+        if len(laws) > 1:
+            # B itself may be too small or too large for a float
+            logs, betas = [law.log_b for law in laws], [law.beta for law in laws]
+            with np.errstate(over="ignore"):
+                factors["b"].append(float(np.exp(max(logs) - min(logs))))
+            factors["beta"].append(max(betas) / min(betas))
     return {name: float(np.fmax.reduce(values)) for name, values in factors.items()}
 
 
@@ -279,11 +286,13 @@ def verdicts(rungs: Sequence[Sequence[Scaling]]) -> list[Verdict]:
     Raises:
         ValueError: no run at all.
     """
+    rungs = [rung for rung in rungs if rung]
     runs = [run for rung in rungs for run in rung]
     if not runs:
         raise ValueError("expected at least one run, got none")
-    means = _ratios_after(rungs, common_updates(rungs))
-    growth = Verdict("table-2-ar", ladder_ratios(rungs), _growth(means))
+    updates = common_updates(rungs)
+    word = _growth(_ratios_after(rungs, updates)) if updates else Word.UNDEFINED
+    growth = Verdict("table-2-ar", ladder_ratios(rungs), word)
     fitted = [run for run in runs if run.found is not None]
     if not fitted:
         keys = ("table-1", "tables-1-2", "table-2-b", "table-2-beta", "eq-9", "11")

@@ -36,10 +36,13 @@ def attained(areas: NDArray[Any], best: float | NDArray[Any]) -> NDArray[np.floa
         best: the area of the best known policy, shape (…,).
 
     Returns:
-        Shape (…, R); negative where a method is worse than equal weights.
+        Shape (…, R); negative where a method is worse than equal weights, nan where the best known
+        policy gains nothing beyond rounding.
     """
-    usual = areas[..., :1]
-    return np.asarray((usual - areas) / (usual - np.asarray(best)[..., None]), dtype=float)
+    usual = np.asarray(areas[..., :1], dtype=float)
+    gain = usual - np.asarray(best, dtype=float)[..., None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(gain > 1e-6 * usual, (usual - areas) / gain, np.nan)
 
 
 def shares_over(
@@ -65,7 +68,7 @@ def means(run: Run, measure: str) -> dict[str, str]:
 
 
 def percent(shares: Iterable[float]) -> str:
-    """Mean and range of shares: ``86% (84–88)``; a bare dash where there is none."""
+    """Mean and range of shares: ``86% (84 to 88)``; a bare dash where there is none."""
     known = [100 * share for share in shares if math.isfinite(share)]
     if not known:
         return "–"
@@ -79,10 +82,9 @@ def methods_table(
 ) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the table of one run: a line per policy, the best known last."""
     names = [str(name) for name in arrays["names"]]
-    place = names.index(BEST)
+    areas = (arrays[f"history_{measure}"] for measure in ("desired_auc", "auc"))
     desired, test = (
-        attained(arrays[f"history_{measure}"], arrays[f"history_{measure}"][place])
-        for measure in ("desired_auc", "auc")
+        attained(area, area[names.index(BEST)] if BEST in names else math.nan) for area in areas
     )
     header = [
         "method",

@@ -146,9 +146,9 @@ def gain(changes: Sequence[float]) -> str:
     """
     if not len(changes):
         raise ValueError("expected at least one change, got none")
-    if max(changes) < -MEASURABLE:
+    if np.max(changes) < -MEASURABLE:  # nan, of a run without an area, is neither
         return "gain"
-    return "loss" if min(changes) > MEASURABLE else "nothing"
+    return "loss" if np.min(changes) > MEASURABLE else "nothing"
 
 
 def rank_correlation(x: NDArray[Any], y: NDArray[Any]) -> float:

@@ -26,11 +26,13 @@ from llbook.experiments.perceptron import PERCEPTRON, PerceptronConfig, Perceptr
 from llbook.measures.law import contributions, future_contributions, support
 from llbook.measures.objective import acceleration_ratio, loss_auc
 from llbook.optimal.adjoint import policy_gradient
+from llbook.optimal.methods import METHODS as SEARCHES
 from llbook.optimal.process import Process, train
 from llbook.optimal.search import search
+from llbook.optimal.starts import STARTS as PRICES
 from llbook.parameters import Section, check_names
 from llbook.selection.methods import GROUPED, METHODS, method_names
-from llbook.selection.selector import evaluation_cost
+from llbook.selection.selector import PASSES, evaluation_cost
 from llbook.selection.studies import order_alone, policy_bits, quantised, totals_alone
 from llbook.selection.tuning import tuned
 from llbook.tasks.task import Task
@@ -76,6 +78,11 @@ class _Methods(SearchConfig):
             raise ValueError(
                 "optimizer, rates and batches: methods of selection are compared under the "
                 f"paper's gradient descent alone, got {self.inner.build().identity()}"
+            )
+        if self.search.start != "auto":
+            raise ValueError(
+                f"start: got {self.search.start!r}; expected its default, auto: best_starts says "
+                "from where the best policy is searched"
             )
         if self.selection.studies and self.search.epochs == 0:
             raise ValueError("studies: got true with epochs = 0; they need the best known policy")
@@ -139,7 +146,7 @@ class _SelectionExperiment(Experiment[C]):
     ) -> Arrays:
         task, steps = self.build(config), config.training.steps
         flipped = spoilt(config)
-        best = _best(task, config, progress) if config.search.epochs else None
+        best = _best(task, config, progress, checkpoint) if config.search.epochs else None
         table = _Table(task, config, best, flipped)
         for name in config.names():
             fixed: dict[str, Any] = {}
@@ -154,8 +161,9 @@ class _SelectionExperiment(Experiment[C]):
             table.add(best)
         if best is not None and config.selection.studies:
             budget = config.search.epochs
+            again = best.evaluations + 2 / PASSES  # with the training under its totals
             for name, policy, cost in (
-                (TOTALS, totals_alone(best.policy), best.evaluations),
+                (TOTALS, totals_alone(best.policy), again),
                 (ORDER, order_alone(task, steps, budget), evaluation_cost(task, budget)),
             ):
                 table.add(_Row(name, policy, train(task, policy), cost, cost))
@@ -236,15 +244,21 @@ class _Table:
         return arrays | ({"maps": np.stack(self.maps)} if self.maps else {})
 
 
-def _best(task: Task, config: _Methods, progress: bool) -> _Row:
-    """The best policy that the searches from several starts find."""
-    found = []
-    for start in STARTS[: config.selection.best_starts]:
-        budget = config.search.epochs
+def _best(task: Task, config: _Methods, progress: bool, checkpoint: Path | None) -> _Row:
+    """The best policy that the searches from several starts find; each goes on where it was."""
+    found, left = [], []
+    budget = config.search.epochs
+    # the dearest first: where the budget is too small for one, nothing has been searched yet
+    for start in sorted(STARTS[: config.selection.best_starts], key=lambda name: -PRICES[name][1]):
         options = config.search_options() | {"start": start, "measure_every": budget}
-        if start == "greedy":
-            options["start"] = "auto"  # greedy, where the budget allows it
-        found.append(search(task, config.training.steps, **options, progress=progress))
+        if SEARCHES[config.search.method].start == start:
+            options["start"] = "auto"  # this one, where the budget allows it
+        path = checkpoint and checkpoint.with_name(f"{start}-{checkpoint.name}")
+        left += [path] if path else []
+        steps = config.training.steps
+        found.append(search(task, steps, **options, checkpoint=path, progress=progress))
+    for path in left:
+        path.unlink(missing_ok=True)
     best = min(found, key=lambda one: one.history[-1]["objective"])
     own = evaluation_cost(task, best.history[-1]["evaluations"])
     spent = evaluation_cost(task, sum(one.history[-1]["evaluations"] for one in found))

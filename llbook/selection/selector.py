@@ -11,6 +11,8 @@ shown, and two over the desired set (:func:`evaluation_cost`).
 from __future__ import annotations
 
 import copy
+import math
+import numbers
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +32,7 @@ __all__ = [
     "Selector",
     "Static",
     "View",
+    "check",
     "evaluation_cost",
     "select",
     "top",
@@ -163,6 +166,7 @@ class Ranked(Static):
     """
 
     def __init__(self, share: float) -> None:
+        check("share", share, most=1)
         self.share = share
 
     @abstractmethod
@@ -194,14 +198,32 @@ class Selection:
         return self.passes / (PASSES * len(self.policy))
 
 
+def check(name: str, value: float, *, most: float = math.inf, whole: bool = False) -> None:
+    """Refuse an argument of a selector that is not above 0, at most ``most``, or not whole where it has to be.
+
+    Raises:
+        ValueError: with its name, what it may be and what it is.
+    """
+    if whole:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    elif not (0 < value <= most and math.isfinite(value)):
+        limit = f"at most {most:g}" if math.isfinite(most) else "finite"
+        raise ValueError(f"{name} must be above 0 and {limit}, got {value}")
+
+
 def top(scores: Tensor, share: float) -> Tensor:
     """Equal weights on the share of examples with the largest scores, at least one, shape (N,).
 
     Raises:
         ValueError: a share outside (0, 1].
+        FloatingPointError: a score that is no number, which would rank first.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be above 0 and at most 1, got {share}")
+    check("share", share, most=1)
+    if bool((lost := scores.isnan()).any()):
+        raise FloatingPointError(
+            f"expected numbers as scores, got nan for example {int(lost.nonzero()[0])}"
+        )
     count = max(1, round(share * len(scores)))
     weights = torch.zeros_like(scores)
     weights[scores.topk(count).indices] = 1 / count

@@ -21,7 +21,7 @@ class Tuned:
         selection: the best of the trials.
         selector: the one that made it.
         value: of its knob; None where there is none.
-        evaluations: cost of all trials in gradient evaluations.
+        evaluations: cost in gradient evaluations of all trials that came to their end.
     """
 
     selection: Selection
@@ -40,11 +40,14 @@ def tuned(task: Task, method: Method, steps: int, **fixed: Any) -> Tuned:
         fixed: further arguments of its selector.
 
     Raises:
-        FloatingPointError: the training diverged at every value.
+        FloatingPointError: at no value the training has a finite area.
         SelectionError: as :func:`~llbook.selection.selector.select`.
     """
     best: Tuned | None = None
     least, spent = float("inf"), 0.0
+    failure = FloatingPointError(
+        "at no value of the knob is the area on the desired examples finite"
+    )
     for value in method.values or (None,):
         selector = method.make(**({} if value is None else {method.knob: value}), **fixed)
         try:

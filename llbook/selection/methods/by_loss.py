@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from llbook.selection.selector import Selector, View, top
+from llbook.selection.selector import Selector, View, check, top
 
 __all__ = ["ByLoss"]
 
@@ -26,6 +26,7 @@ class ByLoss(Selector):
     """
 
     def __init__(self, share: float, sign: int = 1) -> None:
+        check("share", share, most=1)
         self.share, self.sign = share, sign
 
     def weigh(self, view: View) -> Tensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from llbook.selection.selector import Selector, View
+from llbook.selection.selector import Selector, View, check
 
 __all__ = ["Controller"]
 
@@ -29,6 +29,7 @@ class Controller(Selector):
     """
 
     def __init__(self, gain: float) -> None:
+        check("gain", gain)
         self.gain = gain
 
     def weigh(self, view: View) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from llbook.selection.selector import Selector, View
+from llbook.selection.selector import Selector, View, check
 
 __all__ = ["GradMatch", "pursuit"]
 
@@ -31,6 +31,7 @@ class GradMatch(Selector):
     """
 
     def __init__(self, atoms: int) -> None:
+        check("atoms", atoms, whole=True)
         self.atoms = atoms
 
     def weigh(self, view: View) -> Tensor:

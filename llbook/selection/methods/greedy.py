@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from llbook.selection.selector import Selector, View, top
+from llbook.selection.selector import Selector, View, check, top
 
 __all__ = ["Greedy"]
 
@@ -26,6 +26,7 @@ class Greedy(Selector):
     """
 
     def __init__(self, share: float) -> None:
+        check("share", share, most=1)
         self.share = share
 
     def weigh(self, view: View) -> Tensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from llbook.selection.selector import Meter, Selector, View
+from llbook.selection.selector import Meter, Selector, View, check
 from llbook.tasks.task import Task
 
 __all__ = ["Groups", "group_means"]
@@ -32,7 +32,7 @@ def group_means(task: Task, groups: Tensor | None, meter: Meter) -> Tensor:
         meter: where costs are added.
 
     Raises:
-        ValueError: another shape.
+        ValueError: another shape, a negative number.
     """
     if groups is None:
         meter.add(1)
@@ -41,6 +41,8 @@ def group_means(task: Task, groups: Tensor | None, meter: Meter) -> Tensor:
         groups = order * min(QUANTILES, task.size) // task.size
     if groups.shape != (task.size,):
         raise ValueError(f"groups: expected shape ({task.size},), got {tuple(groups.shape)}")
+    if bool((groups < 0).any()):
+        raise ValueError(f"groups: expected numbers from 0, got {int(groups.min())}")
     members = torch.nn.functional.one_hot(groups.long()).T.to(task.initial)
     members = members[members.sum(1) > 0]
     return members / members.sum(1, keepdim=True)
@@ -55,6 +57,7 @@ class Groups(Selector):
     """
 
     def __init__(self, rate: float, groups: Tensor | None = None) -> None:
+        check("rate", rate)
         self.rate, self.groups = rate, groups
 
     def begin(self, task: Task, steps: int, meter: Meter) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llbook.optimal.process import train
-from llbook.selection.selector import PASSES, Meter, Static
+from llbook.selection.selector import PASSES, Meter, Static, check
 from llbook.tasks.task import Task
 from llbook.theory.influence import final_loss_gradient
 
@@ -30,6 +30,8 @@ class Metagradient(Static):
     """
 
     def __init__(self, changed: float, outer: int = 5) -> None:
+        check("changed", changed, most=1)
+        check("outer", outer, whole=True)
         self.changed, self.outer = changed, outer
 
     def fixed(self, task: Task, steps: int, meter: Meter) -> Tensor:

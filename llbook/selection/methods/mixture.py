@@ -22,7 +22,7 @@ from llbook.optimal.methods.method import Settings
 from llbook.optimal.methods.mirror import Mirror
 from llbook.optimal.process import train
 from llbook.selection.methods.groups import group_means
-from llbook.selection.selector import PASSES, Meter, Static
+from llbook.selection.selector import PASSES, Meter, Static, check
 from llbook.tasks.task import Task
 
 __all__ = ["BestMixture", "MixingLaw"]
@@ -37,6 +37,7 @@ class BestMixture(Static):
     """
 
     def __init__(self, sweeps: int, groups: Tensor | None = None) -> None:
+        check("sweeps", sweeps, whole=True)
         self.sweeps, self.groups = sweeps, groups
 
     def fixed(self, task: Task, steps: int, meter: Meter) -> Tensor:

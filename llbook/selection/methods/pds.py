@@ -17,7 +17,7 @@ from torch import Tensor
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.starts import static
-from llbook.selection.selector import PASSES, Meter, Ranked, Static
+from llbook.selection.selector import PASSES, Meter, Ranked, Static, check
 from llbook.tasks.task import Task
 
 __all__ = ["PDS", "OneSweep"]
@@ -31,6 +31,7 @@ class PDS(Static):
     """
 
     def __init__(self, sweeps: int) -> None:
+        check("sweeps", sweeps, whole=True)
         self.sweeps = sweeps
 
     def fixed(self, task: Task, steps: int, meter: Meter) -> Tensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from llbook.selection.selector import Meter, Selector, View, top
+from llbook.selection.selector import Meter, Selector, View, check, top
 from llbook.tasks.task import Task
 
 __all__ = ["Rho"]
@@ -28,12 +28,17 @@ class Rho(Selector):
     """
 
     def __init__(self, share: float) -> None:
+        check("share", share, most=1)
         self.share = share
 
     def begin(self, task: Task, steps: int, meter: Meter) -> None:
         theta = task.initial
         for _ in range(steps):
             theta = theta - task.learning_rate * task.mean_gradient(theta, task.desired)[1]
+        if not bool(torch.isfinite(theta).all()):
+            raise FloatingPointError(
+                f"the reference diverged: θ is not finite after {steps} steps (η = {task.learning_rate})"
+            )
         with torch.no_grad():
             self.irreducible = task.losses(theta, task.training)
         meter.add(1, desired=2 * steps)

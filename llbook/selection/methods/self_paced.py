@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from llbook.selection.selector import Selector, View, top
+from llbook.selection.selector import Selector, View, check, top
 
 __all__ = ["SelfPaced"]
 
@@ -27,6 +27,7 @@ class SelfPaced(Selector):
     """
 
     def __init__(self, until: float) -> None:
+        check("until", until, most=1)
         self.until = until
 
     def weigh(self, view: View) -> Tensor:
