@@ -76,7 +76,7 @@ _profile_option = click.option(
     type=click.Choice(["smoke", "laptop", "paper"]),
     help="How large everything is.",
 )
-_notebook_argument = click.argument("notebook")
+_notebook_argument = click.argument("notebook")  # its name, or its path
 _timeout_option = click.option(
     "--timeout",
     type=click.IntRange(min=1),
@@ -89,7 +89,7 @@ _values_option = click.option(
     "given",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A parameter, by its dotted or its short name: -p search.epochs=50 -p seed=3.",
+    help="A parameter, dotted or short: -p search.epochs=50 -p seed=3. The last of a name counts.",
 )
 _file_option = functools.partial(
     click.option, "-f", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path)

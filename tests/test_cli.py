@@ -114,6 +114,7 @@ def the_folder(build):
         (["outlook"], "no notebook 'outlook'"),
         (["perceptron", "-p", "sede=3"], r"'sede' \(value '3'\); did you mean 'seed'\?"),
         (["perceptron", "-p", "search.epoch=3"], "did you mean 'search.epochs'"),
+        (["perceptron", "-p", "data=3"], "data: got '3'; expected a value for each of data.size"),
         (["perceptron", "-p", "data.epochs=3"], "did you mean 'search.epochs'"),
         (["perceptron", "-p", "zz=3"], "known: seed, data.size, .*recompute_records"),
         (["perceptron", "-p", "size=0"], "data.size: got 0; .*integer, 1 to 1,048,576"),
@@ -538,8 +539,13 @@ def test_runs_why(build):
     text = call(*arguments, "-p", "seed=3", "-p", "steps=61").output
     assert "not stored; it would be computed" in text
     assert (
-        f"  {run.id} differs in\n    config: seed 0 → 3\n    config: training.steps 60 → 61" in text
+        f"  {run.id} differs in (stored → asked for)\n    config: seed 0 → 3\n    config: training.steps 60 → 61"
+        in text
     )
+    there = re.search(r"^(\S+): not stored", text)[1]
+    (build / "runs" / f"{there}.checkpoint.safetensors").touch()
+    text = call(*arguments, "-p", "seed=3", "-p", "steps=61").output
+    assert text == f"{there}: interrupted; it would go on from its checkpoint\n"
     (build / "runs" / f"{run.id}.npz").write_bytes(b"")
     assert "damaged: File is not a zip file" in call(*arguments).output
     assert (build / "runs" / f"{run.id}.npz").is_file()

@@ -88,11 +88,13 @@ def test_stops_early_only_when_asked(task):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
         ({"epochs": -1}, "epochs must be at least 0, got -1"),
         ({"measure_every": 0}, "measure_every must be at least 1, got 0"),
         ({"step_size": -0.1}, "step_size must not be negative, got -0.1"),
         ({"step_size": float("nan")}, "step_size"),
+        ({"steps": -3}, "steps must be a whole number of at least 1, got -3"),
+        ({"steps": 3.5}, "steps must be a whole number of at least 1, got 3.5"),
         ({"schedule": "cosine"}, "schedule must be one of .*'cosine'"),
         ({"objective": "max"}, "objective must be one of .*'max'"),
     ],

@@ -67,11 +67,12 @@ def test_points_combine_a_list_with_the_grid(tmp_path):
     ("axes", "message"),
     [
         ([("sede", "0..2")], "did you mean 'seed'"),
-        ([("seed", "2..1")], "seed: no values given"),
-        ([("seed", ",")], "seed: no values given"),
+        ([("seed", "2..1")], "seed: got '2..1'; expected first..last"),
+        ([("seed", ",")], "seed: got ','; expected values with commas between"),
+        ([("seed", "0,,1")], "seed: got '0,,1'; expected values with commas between"),
         ([("seed", "0..3"), ("seed", "7")], "seed: given twice"),
         ([("size", "0,many,3")], "(?s)got 0; expected an integer.*got 'many'; expected an integer"),
-        ([("seed", "0..99999999999")], r"1 to 10,000 points, got 10,001"),
+        ([("seed", "0..99999999999")], r"1 to 10,000 points, got 100,000,000,000 values of seed"),
         ([("seed", "0..200"), ("size", "1..200")], "got 40,200"),
     ],
 )
@@ -84,6 +85,15 @@ def test_bad_points_are_refused(axes, message):
 def test_file_that_is_no_list_of_sets_is_refused(tmp_path, content):
     (tmp_path / "p.yaml").write_text(content)
     with pytest.raises(ParameterError, match="p.yaml"):
+        read_points(tmp_path / "p.yaml")
+
+
+def test_what_stands_in_the_place_of_sets_is_said(tmp_path):
+    (tmp_path / "p.yaml").write_text("- {seed: 1}\n- 2\n")
+    with pytest.raises(ParameterError, match="each a mapping; got int"):
+        read_points(tmp_path / "p.yaml")
+    (tmp_path / "p.yaml").write_text("seed: 1")
+    with pytest.raises(ParameterError, match="each a mapping; got dict"):
         read_points(tmp_path / "p.yaml")
 
 

@@ -8,6 +8,7 @@ found is a method's affair (:mod:`llbook.optimal.methods`); the paper's is
 
 from __future__ import annotations
 
+import numbers
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -151,6 +152,8 @@ def search(
         raise ValueError(f"measure_every must be at least 1, got {measure_every}")
     if stop_at_gap is not None and not stop_at_gap >= 0:
         raise ValueError(f"stop_at_gap must not be negative, got {stop_at_gap}")
+    if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 1:
+        raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}")
     inner.check(task.total, steps)
     inner.check_differentiable()
     kind = METHODS[method]

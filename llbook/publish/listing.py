@@ -107,9 +107,11 @@ def why(schema: Schema, values: Mapping[str, Any]) -> list[str]:
             run = schema.run(values)
     except NotStored as error:
         reason = f"the stored one is damaged: {error.damage}" if error.damage else "not stored"
+        if error.begun:
+            return [f"{error.id}: interrupted; it would go on from its checkpoint"]
         lines = [f"{error.id}: {reason}; it would be computed"]
         for id, differences in [*error.nearest.items()][:3]:
-            lines.append(f"  {id} differs in")
+            lines.append(f"  {id} differs in (stored → asked for)")
             lines += [f"    {line}" for line in differences or ["nothing: its name is another's"]]
         return lines if error.nearest else [*lines, "  there is no run of its kind in the store"]
     return [f"{run.id}: stored, {readable('age', run.age.total_seconds())} old; it would be used"]

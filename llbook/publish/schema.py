@@ -119,6 +119,10 @@ class Schema:
         if name in dotted:
             return dotted[name]
         last = name.rpartition(".")[2]
+        if inside := [one for one in dotted if one.startswith(f"{name}.")]:
+            raise ParameterError(
+                f"{name}: got {value!r}; expected a value for each of {', '.join(inside)}"
+            )
         if last in self.parameters:
             hint = f"did you mean {self.parameters[last].name!r}?"
         else:
@@ -299,8 +303,12 @@ def read_points(path: Path) -> list[dict[str, Any]]:
         OSError: it cannot be read.
     """
     content = _read_yaml(path)
-    if not isinstance(content, list) or not all(isinstance(one, dict) for one in content):
-        raise ParameterError(f"{path}: expected a list of parameter sets")
+    kind = list if not isinstance(content, list) else dict
+    for one in [content] if kind is list else content:
+        if not isinstance(one, kind):
+            raise ParameterError(
+                f"{path}: expected a list of parameter sets, each a mapping; got {type(one).__name__}"
+            )
     return [dict(flatten(one, f"{path}, set {n}")) for n, one in enumerate(content, 1)]
 
 

@@ -97,11 +97,9 @@ def sweep_points(
             raise ParameterError(
                 f"{schema.parameters[short].name}: given twice; expected one -p with all its values"
             )
-        lists[short] = _values(text)
+        lists[short] = _values(schema.parameters[short].name, text)
     size = len(sets)
-    for name, values in lists.items():
-        if not values:
-            raise ParameterError(f"{schema.parameters[name].name}: no values given")
+    for values in lists.values():
         size *= len(values)
     if not 1 <= size <= POINT_LIMIT:
         raise ParameterError(f"a sweep has 1 to {POINT_LIMIT:,} points, got {size:,}")
@@ -122,13 +120,24 @@ def sweep_points(
     return points
 
 
-def _values(text: str) -> list[str]:
+def _values(name: str, text: str) -> list[str]:
     values: list[str] = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    for part in (part.strip() for part in text.split(",")):
+        if not part:
+            raise ParameterError(
+                f"{name}: got {text!r}; expected values with commas between, none of them empty"
+            )
         if match := _RANGE.match(part):
             first, last = int(match[1]), int(match[2])
-            # one more than allowed is enough to be refused
-            values += map(str, range(first, min(last, first + POINT_LIMIT) + 1))
+            if last < first:
+                raise ParameterError(
+                    f"{name}: got {part!r}; expected first..last, the last not below the first"
+                )
+            if (count := last - first + 1) > POINT_LIMIT:
+                raise ParameterError(
+                    f"a sweep has 1 to {POINT_LIMIT:,} points, got {count:,} values of {name}"
+                )
+            values += map(str, range(first, last + 1))
         else:
             values.append(part)
     return values

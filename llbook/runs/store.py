@@ -66,11 +66,14 @@ class NotStored(LookupError):
     Attributes:
         id: what it would be stored as.
         damage: what is wrong with the stored run of this id; empty when there is none.
+        begun: whether there is a checkpoint, from which it would go on.
     """
 
-    def __init__(self, id: str, damage: str, find: Callable[[], dict[str, list[str]]]) -> None:
+    def __init__(
+        self, id: str, damage: str, begun: bool, find: Callable[[], dict[str, list[str]]]
+    ) -> None:
         super().__init__(f"run {id} is not stored")
-        self.id, self.damage, self._find = id, damage, find
+        self.id, self.damage, self.begun, self._find = id, damage, begun, find
 
     @cached_property
     def nearest(self) -> dict[str, list[str]]:
@@ -159,7 +162,8 @@ class RunStore:
         id = f"{kind}-{key[:12]}"
         run, damage = self._find(id, key)
         if run is None and _stored_only.get():
-            raise NotStored(id, damage, partial(self._nearest, parts))
+            begun = (self.folder / f"{id}{CHECKPOINT}").is_file()
+            raise NotStored(id, damage, begun, partial(self._nearest, parts))
         if run is None:
             waiting = partial(self._say, id, "waiting", "another process is computing it")
             with locked(self.folder / f"{id}.lock", waiting):

@@ -274,6 +274,7 @@ def _checked(selector: Selector, step: int, weights: Tensor, like: Tensor, size:
     least, total = float(weights.min()), float(weights.double().sum())
     if least < 0 or abs(total - 1) > sum_slack(weights.dtype):
         raise SelectionError(
-            f"{who} weights off the simplex: smallest {least:.3g}, sum {total:.6g}"
+            f"{who} weights off the simplex: smallest {least:.3g}, sum {total:.6g}; expected none "
+            "below 0 and a sum of 1"
         )
     return weights
