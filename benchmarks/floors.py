@@ -19,6 +19,7 @@ __all__ = [
     "take_turns",
     "transformer_flops",
     "wait",
+    "worthwhile",
 ]
 
 
@@ -82,6 +83,16 @@ def gemm_rate(
     b = torch.randn(k, n, device=device).to(dtype)
     out = torch.empty(m, n, dtype=dtype, device=device)
     return _rate(lambda: torch.mm(a, b, out=out), 2.0 * m * k * n, device, lasting)
+
+
+def worthwhile(dtype: torch.dtype, *, device: torch.device | str = "cpu") -> bool:
+    """Whether products of a type take less than ten times those in float32: processors without
+    instructions for bfloat16 take four hundred times as long, and a step minutes."""
+    rates = [
+        gemm_rate(kind, shape=(128, 128, 128), device=device, lasting=0.05)
+        for kind in (dtype, torch.float32)
+    ]
+    return rates[0] > rates[1] / 10
 
 
 def bandwidth(

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import __main__ as command
-from benchmarks import busy, suite
+from benchmarks import busy, floors, suite
 from benchmarks.baselines import (
     AsDescribed,
     BareProgram,
@@ -152,7 +152,8 @@ def test_command_measures_and_writes(tmp_path, monkeypatch):
     assert written["parts"]["perceptron"]["unrolled_agreement"] < 1e-3
     assert written["parts"]["projection"]["usual step"]["agreement"] < 1e-5
     assert max(written["parts"]["language model"]["agreement"].values()) < 1e-3
-    assert 0 < written["parts"]["language model"]["bfloat16_error"]["curvature"] < 0.1
+    narrow = written["parts"]["language model"]["bfloat16_error"]
+    assert narrow == {} or 0 < narrow["curvature"] < 0.1
 
 
 def test_jax_finds_the_same_gradient():
@@ -173,6 +174,23 @@ def test_without_jax_the_rest_is_measured(monkeypatch):
     results = {"parts": {"language model": {"ways": found}}}
     assert "PyTorch's operators" in speed_report.ways_table(results)
     assert speed_report.ways_table({"parts": {"language model": {}}}) == ""
+
+
+def test_a_type_that_the_processor_lacks_is_left_out(monkeypatch):
+    rates = {torch.bfloat16: 1.0, torch.float32: 5.0}
+    monkeypatch.setattr(floors, "gemm_rate", lambda kind, **_: rates[kind])
+    assert floors.worthwhile(torch.bfloat16)
+    rates[torch.float32] = 400.0
+    assert not floors.worthwhile(torch.bfloat16)
+    monkeypatch.setattr(suite, "bandwidth", lambda **_: 1.0)
+    monkeypatch.setattr(suite, "gemm_rate", lambda kind, **_: rates[kind])
+    found = suite.machine("cpu")
+    assert found["gemm_flops"] == {"float32": 400.0}
+    parts = {"machine": found, "language model": {"bfloat16_error": {}}}
+    assert "has no instructions for the type" in speed_report.narrow_sentence({"parts": parts})
+    found["gemm_flops"]["bfloat16"] = 600.0
+    parts["language model"]["bfloat16_error"] = {"contributions": 0.02, "curvature": 0.03}
+    assert "are 1.5 times faster" in speed_report.narrow_sentence({"parts": parts})
 
 
 def test_beside_jobs_nothing_is_left_running():
