@@ -155,11 +155,15 @@ def joint(experiment: str, records: Records) -> str:
 
 
 def longest(records: Records) -> str:
-    """The recorded setting with the most steps; of those, with the most training examples."""
+    """The recorded setting with the most steps; of those, with the most training examples.
 
-    def scale(name: str) -> tuple[int, int]:
+    Of those searched in full, with as many updates as the paper's, where there are such.
+    """
+
+    def scale(name: str) -> tuple[bool, int, int]:
         config = records[name][0].config
-        return config["training"]["steps"], config["data"]["size"]
+        whole = config["search"]["epochs"] >= paper.LADDER_EPOCHS
+        return whole, config["training"]["steps"], config["data"]["size"]
 
     return max(records, key=scale)
 
