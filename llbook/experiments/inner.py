@@ -340,8 +340,7 @@ LANGUAGE_MODEL = _InnerExperiment(
                 **{"optimizers": "gradient-descent,momentum,adam", "corpus": "tinystories"},
                 **{"epochs": 10, "measure_every": 3},
             },
-            seeds=(0,),
-            optional=True,  # half an hour of one core
+            optional=True,  # half an hour of one core each
         )
     },
 )

@@ -94,6 +94,10 @@ class _Computation(Section):
     policy_storage: Literal["float32", "uint16", "uint8"] = Field(
         "float32", description="what γ is rounded to after each update, and stored as"
     )
+    fused: bool = Field(
+        False,
+        description="on a GPU: operators made into fewer kernels by torch.compile; a minute, then faster",
+    )
 
 
 class LanguageModelConfig(SearchConfig):
@@ -195,6 +199,7 @@ def build_task(config: LanguageModelConfig) -> Transformer | Shared:
         learning_rate=config.training.learning_rate,
         micro_batch=config.computation.micro_batch,
         products=config.precision if low else "full",
+        kernel="fused" if config.computation.fused and device == "cuda" else "auto",
     )
     return Shared(task, len(examples.training)) if shared else task
 
@@ -401,7 +406,7 @@ LANGUAGE_MODEL = Experiment(
     },
     sweeps={"study": _STUDY},
     facts=_text_facts,
-    known_by_facts=("data.corpus", "data.path"),
+    known_by_facts=("data.corpus", "data.path", "computation.fused"),
     libraries=("mistral-common", "sentencepiece"),
     shared=True,
 )

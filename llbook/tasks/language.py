@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from llbook.tasks.head import head_losses, head_tangents, weighted_loss, weighted_tangent
+from llbook.tasks.replay import Replays
 from llbook.tasks.task import Task, Trajectory
 from llbook.tasks.transformer import (
     PAD,
@@ -24,7 +25,7 @@ from llbook.tasks.window import windows
 __all__ = ["KERNELS", "PRODUCTS", "Transformer"]
 
 PRODUCTS = ("full", "bfloat16", "tf32")
-KERNELS = ("auto", "window", "operators")
+KERNELS = ("auto", "window", "graphs", "fused", "operators")
 # Tokens at once on a CPU: the buffers of more are given back to the system after each
 # use, and its clearing of their pages takes longer than what is computed in them.
 _CPU_TOKENS = 2048
@@ -106,11 +107,22 @@ class Transformer(Task):
         self.products = products
         self.kernel = kernel
         self._low = torch.bfloat16 if products == "bfloat16" else None
+        self._replays = None
+        if kernel in ("graphs", "fused") or (kernel == "auto" and initial.device.type == "cuda"):
+            # as many numbers at once as of windows of 64 tokens at width 128
+            room = 64 * 128 // ((training.shape[1] - 1) * architecture.hidden)
+            self._replays = Replays(
+                architecture, self._low, micro_batch * max(1, room), fused=kernel == "fused"
+            )
 
     @property
     def by_window(self) -> bool:
         """Whether derivatives are the compiled kernel's."""
-        return self.kernel != "operators" and _windows_serve(self.products, self.initial)
+        return (
+            self._replays is None
+            and self.kernel != "operators"
+            and _windows_serve(self.products, self.initial)
+        )
 
     def losses(self, theta: Tensor, examples: Tensor) -> Tensor:
         """Mean next-token loss over each example's predicted positions, in nats, shape (n,).
@@ -129,6 +141,10 @@ class Transformer(Task):
                 windows(self.architecture, theta, None, examples, everything)[0].mean()
                 for theta in trajectory
             ]
+            return torch.stack(each)
+        if self._replays is not None:
+            with self._precision():
+                each = [self._replays.losses(theta, examples).mean() for theta in trajectory]
             return torch.stack(each)
         batches = [
             _Batch(part, None, self.initial.dtype) for part in examples.split(self.micro_batch)
@@ -154,6 +170,9 @@ class Transformer(Task):
     def _weighted_gradient(
         self, theta: Tensor, examples: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
+        if self._replays is not None:
+            with self._precision():
+                return self._replays.gradient(theta, examples, weights)
         used = weights.nonzero()[:, 0]
         if self.by_window:
             each, total = windows(self.architecture, theta, None, examples, used, weights[used])
@@ -173,6 +192,9 @@ class Transformer(Task):
 
     def directional_derivatives(self, theta: Tensor, direction: Tensor) -> Tensor:
         """direction·∇l(x_n, θ) for every training example, shape (N,)."""
+        if self._replays is not None:
+            with self._precision():
+                return self._replays.tangents(theta, direction, self.training)
         everything = torch.arange(self.size, device=theta.device)
         if self.by_window:
             return windows(self.architecture, theta, direction, self.training, everything)[0]
@@ -189,6 +211,9 @@ class Transformer(Task):
         Reverse over forward as in :meth:`Task.costate_products`; of the examples
         with w_n = 0, which H does not contain, only the tangents are taken.
         """
+        if self._replays is not None:
+            with self._precision():
+                return self._replays.costate_products(theta, costate, self.training, weights)
         slopes, used = theta.new_empty(self.size), weights != 0
         if self.by_window:
             rows = used.nonzero()[:, 0]

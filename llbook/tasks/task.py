@@ -146,7 +146,7 @@ class Task(ABC):
             checksums: one per example of a whole set; a shared task gathers them.
         """
         sets = {name: checksums(getattr(self, name)) for name in ("training", "desired", "test")}
-        rest = {name: value for name, value in vars(self).items() if name not in sets}
+        rest = {k: v for k, v in vars(self).items() if k not in sets and not k.startswith("_")}
         known = json.dumps([type(self).__qualname__, facts(rest)], sort_keys=True).encode()
         digests = (hashlib.sha256(b"".join(digests)).digest() for digests in sets.values())
         return hashlib.sha256(b"".join([known, *digests])).hexdigest()

@@ -270,12 +270,15 @@ def dual_body(
     direction: Tensor | None,
     tokens: Tensor,
     low: torch.dtype | None,
+    *,
+    fused: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """What the output matrix reads, shape (n, L, hidden), and its tangent along ``direction``.
 
     The layers of :func:`logits` on pairs (value, tangent), written out: reverse
     mode can then run through both. Without a direction the tangents are None and
-    attention is PyTorch's fused one, whose second derivatives do not exist.
+    attention is PyTorch's fused one, whose second derivatives do not exist; unless all is
+    ``fused`` by ``torch.compile``, which is faster for windows as short as here.
     """
     activation = ACTIVATIONS[architecture.activation]
     w = unpack(architecture, theta)
@@ -308,20 +311,20 @@ def dual_body(
     for layer in range(architecture.layers):
         y, dy = linear(*norm(x, dx, f"{layer}.attention.norm"), f"{layer}.attention.in")
         q, k, v = split(y)  # (n, heads, L, size)
-        if d is None:
+        if d is None and not fused:
             if low is not None:
                 q, k, v = q.to(low), k.to(low), v.to(low)
             mixed = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).to(x.dtype)
-            dmixed = None
         else:
-            assert dy is not None
-            dq, dk, dv = split(dy)
             scores = product(q, k.mT, low) * scale
             share = scores.masked_fill(later, -torch.inf).softmax(-1)
+            mixed = product(share, v, low)
+        dmixed = None
+        if dy is not None:
+            dq, dk, dv = split(dy)
             dscores = (product(dq, k.mT, low) + product(q, dk.mT, low)) * scale
             # later positions have no share, and so no part in either sum
             dshare = share * (dscores - (share * dscores).sum(-1, keepdim=True))
-            mixed = product(share, v, low)
             dmixed = product(dshare, v, low) + product(share, dv, low)
             dmixed = dmixed.transpose(1, 2).reshape(x.shape)
         mixed = mixed.transpose(1, 2).reshape(x.shape)
