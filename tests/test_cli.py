@@ -439,8 +439,8 @@ def test_run_on_a_terminal_shows_progress(start):
 
 def children(process):
     """Processes that ``process`` started, by Linux' own list."""
-    found = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    return [int(child) for child in found]
+    found = Path(f"/proc/{process}/task").glob("*/children")  # of each thread
+    return [int(child) for children in found for child in children.read_text().split()]
 
 
 def wait_for(condition, seconds=120):

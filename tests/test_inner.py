@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_adjoint import Quadratic, perceptron, random_policy, relative
+from small_tasks import Quadratic, perceptron, random_policy, relative
 
 from llbook.measures.law import contributions, preconditioned_contributions, similarity
 from llbook.optimal.adjoint import gradient_and_losses, policy_gradient

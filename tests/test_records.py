@@ -75,8 +75,9 @@ def test_comparisons_of_optimisers_are_those_that_would_be_made_again(name):
         assert run.config[section] == config.model_dump()[section]
     assert run.arrays["names"].tolist() == config.names()
     assert {"commit", "device", "versions", "seconds", "date"} <= set(run.provenance)
-    own = run.arrays["desired"][1:].diagonal()
-    assert (own < run.arrays["desired"][0]).all()
+    own, conventional = run.arrays["desired"][1:].diagonal(), run.arrays["desired"][0]
+    # where a search finds nothing better, it returns its start
+    assert (own <= conventional).all() and (own < conventional).any()
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -99,7 +100,7 @@ def test_sweeps_hold_the_points_that_would_be_run_again(name):
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)
 def test_records_of_the_language_model_hold_no_text(name):
     run = record(name)
-    assert run.config["corpus_name"] in ("file", "tinystories")
+    assert run.config["corpus_name"] in ("file", "tinystories", "grammar")
     assert len(run.config["corpus_sha256"]) == 64
     assert all(array.dtype.kind in "fiub" for array in run.arrays.values())
     assert run.arrays["example_hash"].shape == (CONFIGS[name].data.size,)

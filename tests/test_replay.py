@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_window import ARCHITECTURES, close, pair, results
+from small_transformers import ARCHITECTURES, close, pair, results
 
 from llbook.optimal.search import search
 from llbook.tasks import replay

@@ -95,8 +95,7 @@ class _Computation(Section):
         "float32", description="what γ is rounded to after each update, and stored as"
     )
     fused: bool = Field(
-        False,
-        description="on a GPU: operators made into fewer kernels by torch.compile; a minute, then faster",
+        False, description="on a GPU: operators made into fewer kernels by torch.compile"
     )
 
 

@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial as bound
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, TypeVar
 
 import nbformat
 from nbformat import NotebookNode
@@ -37,6 +38,8 @@ from llbook.publish.notebooks import (
 from llbook.runs.files import replacing, scratch
 from llbook.runs.key import explain, source_hashes
 from llbook.runs.provenance import device_kind, versions
+
+T = TypeVar("T")
 
 __all__ = ["LIBRARIES", "Execution", "execute", "execute_all", "execute_once"]
 
@@ -91,8 +94,6 @@ def execute_all(
             come to their end, the others are not begun.
         KeyboardInterrupt: the kernels have been ended.
     """
-    from jupyter_core.utils import ensure_event_loop
-
     failed = Event()
 
     def one(name: str) -> Execution:
@@ -103,18 +104,32 @@ def execute_all(
         except BaseException:
             failed.set()
             raise
+
+    return _in_threads([bound(one, name) for name in names], jobs)
+
+
+def _in_threads(work: Sequence[Callable[[], T]], jobs: int = 1) -> list[T]:
+    """What each returns, run in threads, so that Ctrl-C ends their kernels in order.
+
+    Where the interrupt comes, an event loop would be left in the middle of what it does.
+    """
+    from jupyter_core.utils import ensure_event_loop
+
+    def one(part: Callable[[], T]) -> T:
+        try:
+            return part()
         finally:
             ensure_event_loop().close()  # Jupyter's, one a thread
 
     with ThreadPoolExecutor(jobs) as pool:
-        work = [pool.submit(one, name) for name in names]
+        futures = [pool.submit(one, part) for part in work]
         try:
-            return [future.result() for future in work]
+            return [future.result() for future in futures]
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             # again and again: one may be starting
             while isinstance(error, KeyboardInterrupt) and not all(
-                future.done() for future in work
+                future.done() for future in futures
             ):
                 stop_kernels()
                 time.sleep(0.1)
@@ -188,15 +203,14 @@ def execute_once(
 
     Raises:
         NotebookError: an unknown parameter, a failing cell, a cell over its time limit.
-        KeyboardInterrupt: the kernel has been shut down.
+        KeyboardInterrupt: the kernel has been ended.
     """
     text = read_text_notebook(settings.source / f"{name}.md", name)
     with scratch(settings.build, ".run-") as folder:
         unexecuted = folder / f"{Path(name).name}.ipynb"
         _write(text, unexecuted)
-        result, runs, _ = _executed(
-            text, name, unexecuted, settings, parameters, partial=partial, progress=progress
-        )
+        once = bound(_executed, text, name, unexecuted, settings, parameters)
+        ((result, runs, _),) = _in_threads([bound(once, partial=partial, progress=progress)])
     return result, runs
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import shutil
@@ -61,7 +62,8 @@ def run_notebook(
 ) -> tuple[NotebookNode, list[dict[str, Any]]]:
     """Run it in an empty folder of its own; returns the raw notebook and the runs that it used.
 
-    Several may run at once, each in a thread: nothing of this process is changed for one.
+    Several may run at once, each in a thread of its own, which the main one is not: an interrupt
+    (:func:`stop_kernels`) finds no event loop there. Nothing of this process is changed for one.
     """
     import papermill
     from jupyter_client.kernelspec import NoSuchKernel
@@ -80,6 +82,8 @@ def run_notebook(
         }
         if settings.threads:
             environment |= dict.fromkeys(_THREADS, str(settings.threads))
+        # of a kernel that dies the error raised here says it
+        logging.getLogger("papermill").setLevel(logging.CRITICAL)
         # where the kernel is looked for, the same for all
         os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
         try:
@@ -112,9 +116,6 @@ def run_notebook(
                 f"{name}: Jupyter finds no kernel 'python3'; make one for this environment: "
                 "python -m ipykernel install --sys-prefix"
             ) from None
-        except KeyboardInterrupt:
-            _keep_failed(output, partial)
-            raise
         raw = nbformat.read(output, as_version=4)
         lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     return raw, [json.loads(line) for line in lines]

@@ -44,8 +44,8 @@ class Transformer(Task):
             before it. Short examples end in :data:`PAD`.
         initial: θ_0, shape (P,).
         learning_rate: η; 0.1 in the paper.
-        micro_batch: the most examples computed at once; a CPU takes fewer of long ones.
-            Results differ by rounding alone.
+        micro_batch: the most examples computed at once; a CPU takes fewer of long ones, a GPU
+            more where L times the width is below 64 · 128. Results differ by rounding alone.
         products: ``"full"``, matrix products in the dtype of ``initial``;
             ``"bfloat16"``, with their factors rounded to it; ``"tf32"``, with the
             tensor cores of an NVIDIA GPU. Parameters, costate, norms, softmax and
@@ -53,7 +53,9 @@ class Transformer(Task):
         kernel: ``"window"``, derivatives by the compiled kernel of
             :mod:`llbook.tasks.window`, an example at a time, on the CPU and in full
             products alone; ``"operators"``, by PyTorch's operators on micro-batches;
-            ``"auto"``, the first wherever it can be. They agree to rounding.
+            ``"graphs"``, those captured once and replayed (:mod:`llbook.tasks.replay`), on a
+            GPU; ``"fused"``, first made into fewer kernels by ``torch.compile``; ``"auto"``,
+            ``"graphs"`` on a GPU and ``"window"`` wherever it can be. They agree to rounding.
 
     Raises:
         TypeError: tokens that are not int64.
