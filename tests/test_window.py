@@ -32,6 +32,14 @@ def test_kernel_in_float32(name):
     close(got, results(other, *exact), 5e-6)
 
 
+def test_what_does_not_fit_is_refused():
+    task, _, weights, direction = pair(ARCHITECTURES["gelu"])
+    with pytest.raises(ValueError, match=r"θ̇ must have shape \(\d+,\), got \(11,\)"):
+        task.costate_products(task.initial, weights, weights)
+    with pytest.raises(ValueError, match="expected weights of 11 examples, got one of number"):
+        task.gradient(task.initial, direction)
+
+
 def test_kernel_against_automatic_derivatives():
     task, _, weights, direction = pair(ARCHITECTURES["gelu"])
     got = task.costate_products(task.initial, weights, direction)

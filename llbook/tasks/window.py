@@ -80,7 +80,17 @@ def windows(
 
     Returns:
         l or l̇ of the examples of ``order``, shape (m,), and Σ w ∇l or Σ w ∇l̇ = Hθ̇, shape (P,).
+
+    Raises:
+        ValueError: a direction of another shape than θ, a weight of an example that is not
+            there: the compiled kernel would read beyond its arrays.
     """
+    if direction is not None and direction.shape != theta.shape:
+        raise ValueError(f"θ̇ must have shape {tuple(theta.shape)}, got {tuple(direction.shape)}")
+    if len(order) and int(order.max()) >= len(examples):
+        raise ValueError(
+            f"expected weights of {len(examples)} examples, got one of number {int(order.max())}"
+        )
     hidden, heads = architecture.hidden, architecture.heads
     sizes = _Sizes(
         architecture.vocabulary,
