@@ -74,6 +74,7 @@ def test_a_spread_has_its_range_and_says_what_is_undefined():
     assert spread([0.5, math.nan, 1.5]) == "1.00 (0.500–1.50); never in 1 of 3"
     assert spread([math.nan]) == "never"
     assert per_cent([-0.08, -0.06]) == "−7.0% (−8.0 to −6.0)"
+    assert per_cent([-0.0004]) == "+0.0%"
 
 
 # the paper

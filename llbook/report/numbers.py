@@ -83,9 +83,9 @@ def number(value: float | np.floating[Any], digits: int = 3) -> str:
 def per_cent(changes: Sequence[float] | NDArray[Any], decimals: int = 1) -> str:
     """Mean and range of relative changes: ``-7.3% (-8.0 to -6.9)``."""
     array = 100 * np.asarray(changes, dtype=float)
-    text = f"{array.mean():+.{decimals}f}%"
+    text = f"{array.mean():+z.{decimals}f}%"
     if len(array) > 1:
-        text += f" ({array.min():+.{decimals}f} to {array.max():+.{decimals}f})"
+        text += f" ({array.min():+z.{decimals}f} to {array.max():+z.{decimals}f})"
     return text.replace("-", "−")
 
 

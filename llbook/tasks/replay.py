@@ -73,7 +73,7 @@ class Replays:
 
     def gradient(self, theta: Tensor, examples: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Σ_n w_n l(x_n, θ) and its gradient, shape (P,)."""
-        used, _ = self._by_weight(examples, weights)
+        used = self._where(weights != 0)
         value, total = theta.new_zeros(()), torch.zeros_like(theta)
         for part in self._parts(_gradient, theta, examples, used, weights):
             loss, slope = part.run(theta, part.weights, part.tokens)
@@ -85,14 +85,14 @@ class Replays:
         self, theta: Tensor, direction: Tensor, examples: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         """direction·∇l(x_n, θ) of every window, shape (n,), and Σ_n w_n ∇²l(x_n, θ) direction, shape (P,)."""
-        used, idle = self._by_weight(examples, weights)
+        used = self._where(weights != 0)
         slopes, total = theta.new_empty(len(examples)), torch.zeros_like(theta)
         for part in self._parts(_products, theta, examples, used, weights):
             each, curvature = part.run(theta, direction, part.weights, part.tokens)
             slopes[part.rows] = each[: part.count]
             total += curvature
-        if idle is not None and len(idle):
-            self._tangents(theta, direction, examples, idle, slopes)
+        if used is not None and len(used) < len(examples):
+            self._tangents(theta, direction, examples, self._where(weights == 0), slopes)
         return slopes, total
 
     def _tangents(
@@ -116,14 +116,12 @@ class Replays:
             return None
         return torch.arange(len(examples), device=examples.device)
 
-    def _by_weight(self, examples: Tensor, weights: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The windows to differentiate, and those of weight zero.
+    def _where(self, chosen: Tensor) -> Tensor | None:
+        """The windows that are chosen; None, all of them, where they are one micro-batch.
 
-        All of them where they are one micro-batch: to ask a GPU how many there are is to wait for it.
+        To ask a GPU how many there are is to wait for it.
         """
-        if self._all(examples) is None:
-            return None, None
-        return weights.nonzero()[:, 0], (weights == 0).nonzero()[:, 0]
+        return None if self._all(chosen) is None else chosen.nonzero()[:, 0]
 
     def _parts(
         self,
@@ -215,7 +213,12 @@ class _Windows:
         self.targets = targets.clamp(min=0).flatten()
         self.weights = None if weights is None else (share * weights[:, None]).flatten()
 
+    def total(self, each: Tensor) -> Tensor:
+        """Σ over all positions, by weight where they have one."""
+        return each.sum() if self.weights is None else self.weights @ each
+
     def mean(self, each: Tensor) -> Tensor:
+        """The mean of each window, over its real positions."""
         return (each.view_as(self.share) * self.share).sum(1)
 
 
@@ -265,8 +268,7 @@ def _read_losses(
     else:
         part, each = weighted_loss(x, out, windows.targets, windows.weights, low)
         return part, windows.mean(each)
-    part = each.sum() if windows.weights is None else windows.weights @ each
-    return part, windows.mean(each)
+    return windows.total(each), windows.mean(each)
 
 
 def _read_tangents(
@@ -293,8 +295,7 @@ def _read_tangents(
     else:
         part, each = weighted_tangent(x, dx, out, dout, windows.targets, windows.weights, low)
         return part, windows.mean(each)
-    part = each.sum() if windows.weights is None else windows.weights @ each
-    return part, windows.mean(each)
+    return windows.total(each), windows.mean(each)
 
 
 def _picked(scores: Tensor, targets: Tensor) -> Tensor:
