@@ -17,6 +17,7 @@ from llbook.optimal.process import TRAJECTORIES, constant_policy, train
 from llbook.optimal.search import search
 from llbook.optimal.starts import greedy, static
 from llbook.tasks.language import Transformer
+from llbook.tasks.least_squares import tilted
 from llbook.tasks.transformer import Architecture, initial_parameters
 
 # torch's own, on the first forward-mode derivative of a process
@@ -53,6 +54,10 @@ def transformer(activation="gelu"):
     sets = map(tokens, (9, 5, 5))
     initial = initial_parameters(shape, 4, dtype=torch.float64)
     return Transformer(shape, *sets, initial=initial, learning_rate=0.05)
+
+
+def least_squares():
+    return tilted(*np.random.default_rng(0).uniform(0.5, 1.5, (3, 6)), coupling=0.3)
 
 
 TASKS = {
@@ -306,6 +311,43 @@ def test_batches_are_shuffles_of_the_training_set():
     # what remains of a shuffle is left out
     uneven = Inner(batch=5).batch_examples(task, policy)
     assert all(len(set(uneven[t : t + 2].flatten().tolist())) == 10 for t in range(0, 10, 2))
+
+
+class _Counted(Quadratic):
+    """Says how many examples its losses were asked of."""
+
+    def losses(self, theta, examples):
+        self.asked.append(len(examples))
+        return super().losses(theta, examples)
+
+
+@pytest.mark.parametrize("batches", BATCHES)
+def test_a_step_is_of_the_examples_of_its_batch(batches):
+    task = _Counted()
+    task.asked = asked = []
+    policy, inner = random_policy(task, 4), Inner(batch=2, batches=batches)
+    process = train(task, policy, inner=inner)
+    assert asked and set(asked) == {2}
+    if batches == "weigh":
+        asked.clear()
+        gradient = policy_gradient(task, policy, process)
+        assert set(asked) == {2, len(task.desired)}
+        chosen = torch.zeros_like(policy).scatter_(1, process.batches, 1)
+        assert torch.equal(gradient != 0, chosen != 0)
+
+
+@pytest.mark.parametrize("task", [perceptron()[0], least_squares()], ids=["perceptron", "linear"])
+def test_a_task_of_some_examples(task):
+    chosen, theta = torch.tensor([1, 0, 1]), task.initial
+    weights, direction = torch.tensor([0.5, 2, 0.25]).to(theta), torch.ones_like(theta)
+    part, whole = task.restricted(chosen), torch.zeros(task.size).to(theta)
+    whole[:2] = torch.tensor([2, 0.75])
+    torch.testing.assert_close(part.gradient(theta, weights), task.gradient(theta, whole))
+    products, curvature = part.costate_products(theta, weights, direction)
+    all_products, all_curvature = task.costate_products(theta, whole, direction)
+    torch.testing.assert_close(products, all_products[chosen])
+    torch.testing.assert_close(curvature, all_curvature)
+    assert task.size > 3 and part.size == 3
 
 
 def test_weighed_batches_have_the_policy_as_their_mean():

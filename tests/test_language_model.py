@@ -22,7 +22,7 @@ from llbook.optimal.checkpoint import (
     save_checkpoint,
 )
 from llbook.optimal.process import TRAJECTORIES, constant_policy, train
-from llbook.tasks import head, language
+from llbook.tasks import head, micro_batches
 from llbook.tasks.language import Transformer
 from llbook.tasks.task import Task
 from llbook.tasks.transformer import PAD, Architecture, initial_parameters
@@ -101,14 +101,14 @@ def test_micro_batches_do_not_matter_in_float32():
 def test_examples_without_weight_cost_no_derivative(monkeypatch):
     """Neither a gradient nor a second one: only their slopes are computed."""
     task, rows = build(kernel="operators"), []
-    real = language._Batch
+    real = micro_batches._Windows
 
     def counted(examples, weights, dtype):
         if weights is not None:
             rows.append(len(examples))
         return real(examples, weights, dtype)
 
-    monkeypatch.setattr(language, "_Batch", counted)
+    monkeypatch.setattr(micro_batches, "_Windows", counted)
     weights, direction = weights_and_direction(task)
     task.gradient(task.initial, weights)
     assert sum(rows) == 17

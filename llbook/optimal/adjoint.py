@@ -86,20 +86,24 @@ def gradient_and_losses(
 def _reverse_over_forward(task: Task, policy: Tensor, process: Process) -> tuple[Tensor, Tensor]:
     eta, inner, batches = task.learning_rate, process.inner, process.batches
     factors = inner.factors(process.steps)
-    gradient = torch.empty_like(policy)
+    gradient = torch.empty_like(policy) if batches is None else torch.zeros_like(policy)
     losses = policy.new_empty(len(policy))
     after = process.state(process.steps)
     losses[-1], costate = task.mean_gradient(after[0], task.desired)
     carried = [torch.zeros_like(costate) for _ in range(inner.update.carried)]
     for t in range(process.steps - 1, -1, -1):
-        state, batch = process.state(t), None if batches is None else batches[t]
+        state = process.state(t)
         (costate, *carried), pull = inner.retreat([costate, *carried], after, eta, factors[t], t)
-        shares = inner.shares(task, batch, policy)
-        weights = policy[t] if shares is None else policy[t] * shares
-        products, curvature = task.costate_products(state[0], weights, pull)
-        torch.mul(products, -eta, out=gradient[t])
-        if shares is not None:
-            gradient[t].mul_(shares)
+        if batches is None:
+            products, curvature = task.costate_products(state[0], policy[t], pull)
+            torch.mul(products, -eta, out=gradient[t])
+        else:
+            examples, weights = inner.batch_weights(task, policy[t], batches[t])
+            products, curvature = task.restricted(examples).costate_products(
+                state[0], weights, pull
+            )
+            products.mul_(-eta * task.total / inner.batch)
+            gradient[t].index_copy_(0, examples, products)
         if t > 0:
             losses[t - 1], slope = task.mean_gradient(state[0], task.desired)
             costate = slope.add_(costate).sub_(curvature, alpha=eta)

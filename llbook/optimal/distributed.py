@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -190,6 +190,16 @@ class Shared(Task):
     def own(self, whole: Tensor) -> Tensor:
         """The columns of this process: (T, N) → (T, own)."""
         return whole[:, self._columns[self.rank]].contiguous()
+
+    def local(self, examples: Tensor) -> Tensor:
+        columns = self._columns[self.rank]
+        return examples[(examples >= columns.start) & (examples < columns.stop)] - columns.start
+
+    def restricted(self, examples: Tensor) -> Self:
+        """With these of this process's own."""
+        part = super().restricted(examples)
+        part._own = self._own.restricted(examples)
+        return part
 
     def identity(self, checksums: Callable[[Any], list[bytes]] = example_checksums) -> str:
         """That of the whole task, however many processes share it."""

@@ -213,27 +213,22 @@ class Inner:
             ]
         return torch.cat(parts)[: len(policy)].to(policy.device)
 
-    def shares(self, task: Task, batch: Tensor | None, like: Tensor) -> Tensor | None:
-        """∂w_n/∂γ_n at a step, N/B in its batch and 0 elsewhere, shape (size,); None where all are 1.
-
-        Args:
-            task: the learning problem.
-            batch: the examples of the step's batch, shape (B,); None for the full batch.
-            like: a tensor of the dtype and on the device that are wanted.
-        """
-        if batch is None:
-            return None
-        whole = like.new_zeros(1, task.total)
-        whole[0].index_fill_(0, batch, task.total / self.batch)
-        return task.own(whole)[0]
-
     def weights(self, task: Task, row: Tensor, batch: Tensor | None) -> Tensor:
         """w_t of a row γ_t of the policy and its batch, shape (size,)."""
-        if batch is not None and self.batches == "draw":
-            counts = torch.bincount(batch, minlength=task.total)
-            return task.own(counts[None])[0].to(row) / self.batch
-        shares = self.shares(task, batch, row)
-        return row if shares is None else row * shares
+        if batch is None:
+            return row
+        examples, weights = self.batch_weights(task, row, batch)
+        return torch.zeros_like(row).index_put((examples,), weights, accumulate=True)
+
+    def batch_weights(self, task: Task, row: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """The examples of a batch, of those that this process has, and their weights, shape (n,) each.
+
+        One that was drawn twice is there twice.
+        """
+        examples = task.local(batch)
+        if self.batches == "draw":
+            return examples, row.new_full((len(examples),), 1 / self.batch)
+        return examples, row.index_select(0, examples).mul_(task.total / self.batch)
 
     def begin(self, theta: Tensor) -> Tensor:
         """s_0, shape (1 + kept rows, P)."""

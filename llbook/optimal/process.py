@@ -141,9 +141,11 @@ class _Training:
         keep(0, state)
         inner, rows = self.inner, state.view(1 + self.inner.update.kept, -1)
         for t in range(first, len(self.policy) if last < 0 else last):
-            batch = None if self.batches is None else self.batches[t]
-            weights = inner.weights(self.task, self.policy[t], batch)
-            gradient = self.task.gradient(rows[0], weights)
+            task, weights = self.task, self.policy[t]
+            if self.batches is not None:
+                examples, weights = inner.batch_weights(task, weights, self.batches[t])
+                task = task.restricted(examples)
+            gradient = task.gradient(rows[0], weights)
             rows = inner.advance(rows, gradient, self._rates[t], t)
             keep(t + 1 - first, rows.view(-1))
 

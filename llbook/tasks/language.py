@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
-from llbook.tasks.head import head_losses, head_tangents, weighted_loss, weighted_tangent
-from llbook.tasks.replay import Replays
+from llbook.tasks.micro_batches import MicroBatches
 from llbook.tasks.task import Task, Trajectory
 from llbook.tasks.transformer import (
     PAD,
     Architecture,
-    dual_body,
     logits,
     parameter_count,
     token_losses,
-    unpack,
 )
-from llbook.tasks.window import windows
+from llbook.tasks.window import Windows
 
 __all__ = ["KERNELS", "PRODUCTS", "Transformer"]
 
@@ -52,9 +46,9 @@ class Transformer(Task):
             sums keep the dtype of ``initial`` in each.
         kernel: ``"window"``, derivatives by the compiled kernel of
             :mod:`llbook.tasks.window`, an example at a time, on the CPU and in full
-            products alone; ``"operators"``, by PyTorch's operators on micro-batches;
-            ``"graphs"``, those captured once and replayed (:mod:`llbook.tasks.replay`), on a
-            GPU; ``"fused"``, first made into fewer kernels by ``torch.compile``; ``"auto"``,
+            products alone; ``"operators"``, by PyTorch's operators on micro-batches
+            (:mod:`llbook.tasks.micro_batches`); ``"graphs"``, those captured once and replayed,
+            on a GPU; ``"fused"``, first made into fewer kernels by ``torch.compile``; ``"auto"``,
             ``"graphs"`` on a GPU and ``"window"`` wherever it can be. They agree to rounding.
 
     Raises:
@@ -108,23 +102,31 @@ class Transformer(Task):
         self.micro_batch = micro_batch
         self.products = products
         self.kernel = kernel
-        self._low = torch.bfloat16 if products == "bfloat16" else None
-        self._replays = None
-        if kernel in ("graphs", "fused") or (kernel == "auto" and initial.device.type == "cuda"):
+        self._passes = self._chosen_passes(kernel)
+
+    def _chosen_passes(self, kernel: str) -> Windows | MicroBatches:
+        device = self.initial.device.type
+        if kernel == "auto" and device == "cuda":
+            kernel = "graphs"
+        if kernel in ("auto", "window") and _windows_serve(self.products, self.initial):
+            return Windows(self.architecture)
+        most = self.micro_batch
+        if kernel in ("graphs", "fused"):
             # as many numbers at once as of windows of 64 tokens at width 128
-            room = 64 * 128 // ((training.shape[1] - 1) * architecture.hidden)
-            self._replays = Replays(
-                architecture, self._low, micro_batch * max(1, room), fused=kernel == "fused"
-            )
+            numbers = (self.training.shape[1] - 1) * self.architecture.hidden
+            most *= max(1, 64 * 128 // numbers)
+        return MicroBatches(
+            self.architecture,
+            self.products,
+            most,
+            fixed=kernel == "graphs",
+            fused=kernel == "fused",
+        )
 
     @property
     def by_window(self) -> bool:
         """Whether derivatives are the compiled kernel's."""
-        return (
-            self._replays is None
-            and self.kernel != "operators"
-            and _windows_serve(self.products, self.initial)
-        )
+        return isinstance(self._passes, Windows)
 
     def losses(self, theta: Tensor, examples: Tensor) -> Tensor:
         """Mean next-token loss over each example's predicted positions, in nats, shape (n,).
@@ -137,73 +139,20 @@ class Transformer(Task):
 
     def trajectory_losses(self, trajectory: Trajectory, examples: Tensor) -> Tensor:
         """Mean loss in nats at each θ of ``trajectory``, S of them, shape (S,)."""
-        if self.by_window:
-            everything = torch.arange(len(examples))
-            each = [
-                windows(self.architecture, theta, None, examples, everything)[0].mean()
-                for theta in trajectory
-            ]
-            return torch.stack(each)
-        if self._replays is not None:
-            with self._precision():
-                each = [self._replays.losses(theta, examples).mean() for theta in trajectory]
-            return torch.stack(each)
-        batches = [
-            _Batch(part, None, self.initial.dtype) for part in examples.split(self.micro_batch)
-        ]
-        values = self.initial.new_zeros(len(trajectory))
-        with torch.no_grad(), self._precision():
-            for value, theta in zip(values, trajectory, strict=True):
-                out = unpack(self.architecture, theta)["out"]
-                for batch in batches:
-                    x, _ = self._read(theta, None, batch)
-                    value += batch.weights @ head_losses(x, out, batch.targets, self._low)
-        return values / len(examples)
+        return torch.stack([self._passes.losses(theta, examples).mean() for theta in trajectory])
 
     def gradient(self, theta: Tensor, weights: Tensor) -> Tensor:
         """Σ_n w_n ∇l(x_n, θ) over the training examples with w_n ≠ 0, shape (P,)."""
-        return self._weighted_gradient(theta, self.training, weights)[1]
+        return self._passes.gradient(theta, self.training, weights)[1]
 
     def mean_gradient(self, theta: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
         """The mean loss over ``examples`` in nats and its gradient, shape (P,)."""
         weights = theta.new_full((len(examples),), 1 / len(examples))
-        return self._weighted_gradient(theta, examples, weights)
-
-    def _weighted_gradient(
-        self, theta: Tensor, examples: Tensor, weights: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        if self._replays is not None:
-            with self._precision():
-                return self._replays.gradient(theta, examples, weights)
-        used = weights.nonzero()[:, 0]
-        if self.by_window:
-            each, total = windows(self.architecture, theta, None, examples, used, weights[used])
-            return weights[used] @ each, total
-        value, total = theta.new_zeros(()), torch.zeros_like(theta)
-        with self._precision():
-            for rows in used.split(self.micro_batch):
-                batch = _Batch(examples[rows], weights[rows], theta.dtype)
-                at = theta.detach().requires_grad_(True)
-                with torch.enable_grad():
-                    x, _ = self._read(at, None, batch)
-                    out = unpack(self.architecture, at)["out"]
-                    part, _ = weighted_loss(x, out, batch.targets, batch.weights, self._low)
-                total += torch.autograd.grad(part, at)[0]
-                value += part.detach()
-        return value, total
+        return self._passes.gradient(theta, examples, weights)
 
     def directional_derivatives(self, theta: Tensor, direction: Tensor) -> Tensor:
         """direction·∇l(x_n, θ) for every training example, shape (N,)."""
-        if self._replays is not None:
-            with self._precision():
-                return self._replays.tangents(theta, direction, self.training)
-        everything = torch.arange(self.size, device=theta.device)
-        if self.by_window:
-            return windows(self.architecture, theta, direction, self.training, everything)[0]
-        slopes = theta.new_empty(self.size)
-        with self._precision():
-            self._tangents(theta, direction, everything, slopes)
-        return slopes
+        return self._passes.tangents(theta, direction, self.training)
 
     def costate_products(
         self, theta: Tensor, weights: Tensor, costate: Tensor
@@ -213,97 +162,11 @@ class Transformer(Task):
         Reverse over forward as in :meth:`Task.costate_products`; of the examples
         with w_n = 0, which H does not contain, only the tangents are taken.
         """
-        if self._replays is not None:
-            with self._precision():
-                return self._replays.costate_products(theta, costate, self.training, weights)
-        slopes, used = theta.new_empty(self.size), weights != 0
-        if self.by_window:
-            rows = used.nonzero()[:, 0]
-            order = torch.cat([rows, (~used).nonzero()[:, 0]])
-            slopes[order], total = windows(
-                self.architecture, theta, costate, self.training, order, weights[rows]
-            )
-            return slopes, total
-        total = torch.zeros_like(theta)
-        with self._precision():
-            for rows in used.nonzero()[:, 0].split(self.micro_batch):
-                batch = _Batch(self.training[rows], weights[rows], theta.dtype)
-                at = theta.detach().requires_grad_(True)
-                with torch.enable_grad():
-                    x, dx = self._read(at, costate, batch)
-                    assert dx is not None
-                    out = unpack(self.architecture, at)["out"]
-                    dout = unpack(self.architecture, costate)["out"]
-                    part, each = weighted_tangent(
-                        x, dx, out, dout, batch.targets, batch.weights, self._low
-                    )
-                total += torch.autograd.grad(part, at)[0]
-                slopes[rows] = batch.mean(each)
-            self._tangents(theta, costate, (~used).nonzero()[:, 0], slopes)
-        return slopes, total
-
-    def _tangents(self, theta: Tensor, direction: Tensor, chosen: Tensor, slopes: Tensor) -> None:
-        with torch.no_grad():
-            for rows in chosen.split(self.micro_batch):
-                batch = _Batch(self.training[rows], None, theta.dtype)
-                x, dx = self._read(theta, direction, batch)
-                assert dx is not None
-                out = unpack(self.architecture, theta)["out"]
-                dout = unpack(self.architecture, direction)["out"]
-                each = head_tangents(x, dx, out, dout, batch.targets, self._low)
-                slopes[rows] = batch.mean(each)
-
-    def _read(
-        self, theta: Tensor, direction: Tensor | None, batch: _Batch
-    ) -> tuple[Tensor, Tensor | None]:
-        """What the output layer reads at the predicted positions, and its tangent."""
-        x, dx = dual_body(self.architecture, theta, direction, batch.inputs, self._low)
-        x, dx = x.flatten(0, 1), None if dx is None else dx.flatten(0, 1)
-        if batch.kept is None:
-            return x, dx
-        return x[batch.kept], None if dx is None else dx[batch.kept]
-
-    @contextmanager
-    def _precision(self) -> Iterator[None]:
-        if self.products != "tf32":
-            yield
-            return
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = True
-        try:
-            yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = before
+        return self._passes.costate_products(theta, costate, self.training, weights)
 
 
 def _windows_serve(products: str, initial: Tensor) -> bool:
     return products == "full" and initial.device.type == "cpu"
-
-
-class _Batch:
-    """A micro-batch as the passes above want it: its predicted positions in one row."""
-
-    def __init__(self, examples: Tensor, weights: Tensor | None, dtype: torch.dtype) -> None:
-        self.inputs, targets = examples[:, :-1].clamp(min=0), examples[:, 1:]
-        real = targets != PAD
-        counts = real.sum(1)
-        self.shape = targets.shape
-        # None where nothing is padded: no copies then
-        self.kept = None if bool(real.all()) else real.flatten().nonzero()[:, 0]
-        each = (1 / counts.to(dtype)) if weights is None else weights / counts
-        spread = each[:, None].expand(self.shape).flatten()
-        flat = targets.flatten()
-        self.targets = flat if self.kept is None else flat[self.kept]
-        self.weights = spread if self.kept is None else spread[self.kept]
-        self.share = (1 / counts.to(dtype))[:, None]
-
-    def mean(self, each: Tensor) -> Tensor:
-        """Mean over each example's predicted positions, shape (n,)."""
-        if self.kept is not None:
-            full = each.new_zeros(self.shape[0] * self.shape[1])
-            full[self.kept] = each
-            each = full
-        return (each.view(self.shape) * self.share).sum(1)
 
 
 def _check_windows(name: str, tokens: Tensor, architecture: Architecture) -> None:

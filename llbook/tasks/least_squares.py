@@ -36,6 +36,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def __getitem__(self, chosen: Tensor) -> Rows:
+        return Rows(self.inputs[chosen], self.targets[chosen])
+
 
 class LeastSquares(Task):
     """Linear regression trained on weighted full batches, in float64.

@@ -48,6 +48,11 @@ class SignedInputs:
     def __len__(self) -> int:
         return len(self.signed)
 
+    def __getitem__(self, chosen: Tensor) -> SignedInputs:
+        part = object.__new__(SignedInputs)  # checked as a whole
+        part.signed = self.signed.index_select(0, chosen)
+        return part
+
 
 class Perceptron(Task):
     """A perceptron without bias, trained on weighted full batches.

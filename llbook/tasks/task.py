@@ -8,11 +8,12 @@ overrides what it can do faster.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -54,7 +55,8 @@ class Task(ABC):
     Attributes:
         initial: θ_0, shape (P,); its dtype and device are those of the search.
         learning_rate: η of Eq. 1, per step.
-        training: the N examples that a policy weighs.
+        training: the N examples that a policy weighs; indexed by a tensor of numbers where
+            trainings have batches.
         desired: the K examples whose mean loss is L_dsr (Eq. 2).
         test: K further examples of the desired distribution; only reported on.
         vocabulary: V, the number of outcomes a loss in nats is spread over
@@ -150,6 +152,16 @@ class Task(ABC):
         known = json.dumps([type(self).__qualname__, facts(rest)], sort_keys=True).encode()
         digests = (hashlib.sha256(b"".join(digests)).digest() for digests in sets.values())
         return hashlib.sha256(b"".join([known, *digests])).hexdigest()
+
+    def local(self, examples: Tensor) -> Tensor:
+        """Which of these examples, of all N, this process has, as it counts its own."""
+        return examples
+
+    def restricted(self, examples: Tensor) -> Self:
+        """The task with these of its training examples alone, shape (n,), for derivatives at a step."""
+        part = copy.copy(self)
+        part.training = self.training[examples]
+        return part
 
     def by_rows(self, function: Callable[[Tensor], Tensor], columns: Tensor) -> Tensor:
         """``function`` of the whole rows, given and returned as the columns of this process."""

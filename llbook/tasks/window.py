@@ -40,7 +40,7 @@ from llbook.tasks.window_parts import (
     push,
 )
 
-__all__ = ["windows"]
+__all__ = ["Windows", "windows"]
 
 BLOCKS = 8
 _SCORES = 2**18  # bytes of scores in the head at once
@@ -57,6 +57,41 @@ class _Sizes(NamedTuple):
     columns: int  # positions, rounded up
     gelu: bool
     scale: float
+
+
+class Windows:
+    """The passes of the search over sets of token windows, one window at a time, on the CPU."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self._architecture = architecture
+
+    def losses(self, theta: Tensor, examples: Tensor) -> Tensor:
+        """l(x_n, θ) of every window in nats, shape (n,)."""
+        return windows(self._architecture, theta, None, examples, torch.arange(len(examples)))[0]
+
+    def tangents(self, theta: Tensor, direction: Tensor, examples: Tensor) -> Tensor:
+        """direction·∇l(x_n, θ) of every window, shape (n,)."""
+        everything = torch.arange(len(examples))
+        return windows(self._architecture, theta, direction, examples, everything)[0]
+
+    def gradient(self, theta: Tensor, examples: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Σ_n w_n l(x_n, θ) and its gradient, shape (P,)."""
+        used = weights.nonzero()[:, 0]
+        each, total = windows(self._architecture, theta, None, examples, used, weights[used])
+        return weights[used] @ each, total
+
+    def costate_products(
+        self, theta: Tensor, direction: Tensor, examples: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """direction·∇l(x_n, θ) of every window, shape (n,), and Σ_n w_n ∇²l(x_n, θ) direction, shape (P,)."""
+        used = weights != 0
+        rows = used.nonzero()[:, 0]
+        order = torch.cat([rows, (~used).nonzero()[:, 0]])
+        slopes = theta.new_empty(len(examples))
+        slopes[order], total = windows(
+            self._architecture, theta, direction, examples, order, weights[rows]
+        )
+        return slopes, total
 
 
 def windows(

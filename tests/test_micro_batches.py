@@ -1,11 +1,11 @@
-"""Whole micro-batches captured and replayed, against PyTorch's operators."""
+"""Micro-batches of a fixed shape, captured and replayed on a GPU, against those that run as they come."""
 
 import pytest
 import torch
 from small_transformers import ARCHITECTURES, close, pair, results
 
 from llbook.optimal.search import search
-from llbook.tasks import replay
+from llbook.tasks import micro_batches
 from llbook.tasks.language import Transformer
 
 DEVICES = [
@@ -27,7 +27,7 @@ def replayed(task, *, device="cpu", kernel="graphs", most=None):
         kernel=kernel,
     )
     if most is not None:
-        made._replays._most = most
+        made._passes._most = most
     return made
 
 
@@ -49,9 +49,10 @@ def test_operators_that_can_be_fused(monkeypatch, most):
     """What ``torch.compile`` gets, without it."""
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     _, other, weights, direction = pair(ARCHITECTURES["odd sizes"])
+    expected = results(other, weights, direction)
     task = replayed(other, kernel="fused", most=most)
-    monkeypatch.setattr(replay, "weighted_loss", None)  # and not the other way
-    close(results(task, weights, direction), results(other, weights, direction), 1e-12)
+    monkeypatch.setattr(micro_batches, "weighted_loss", None)  # and not the other way
+    close(results(task, weights, direction), expected, 1e-12)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -82,9 +83,9 @@ def test_only_what_has_weight_is_differentiated(monkeypatch):
     task = replayed(other, most=4)
     ran = []
     for name in ("_products", "_tangents"):
-        made = getattr(replay, name)
+        made = getattr(micro_batches, name)
         monkeypatch.setattr(
-            replay, name, lambda *given, of=made, name=name: ran.append(name) or of(*given)
+            micro_batches, name, lambda *given, of=made, name=name: ran.append(name) or of(*given)
         )
     task.costate_products(task.initial, weights, direction)
     assert ran == ["_products"] * 3 + ["_tangents"]
@@ -98,7 +99,7 @@ def test_narrow_models_have_larger_micro_batches():
     task = Transformer(
         other.architecture, *sets, initial=other.initial, kernel="graphs", micro_batch=2
     )
-    assert task._replays._most == 50
+    assert task._passes._most == 50
 
 
 def test_a_search_by_replays_is_the_search():

@@ -1,19 +1,19 @@
-"""The Transformer's derivatives on a GPU: what a micro-batch takes, recorded once and replayed.
+"""The Transformer's derivatives by PyTorch's operators, a micro-batch of windows at a time.
+
+Memory does not grow with the number of windows then. Four passes serve the search: losses, tangents,
+gradient, costate products.
 
 Of a narrow model a GPU computes each operator in less time than PyTorch needs to ask for it: a step
-of the search is a thousand of them. Here a micro-batch has a fixed shape, and the operators of each
-of the four passes (losses, tangents, gradient, costate products) are captured as one CUDA graph, which is
-asked for at once. Nothing in it depends on the data but through tensors: padded positions and the
-places that a micro-batch leaves free have weight zero.
-
-On a CPU, where nothing can be captured, the same passes run as they come.
+of the search is a thousand of them. There a micro-batch has a fixed shape, and the operators of each
+pass are captured as one CUDA graph, which is asked for at once. Nothing in it depends on the data but
+through tensors: padded positions and the places that a micro-batch leaves free have weight zero.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -29,27 +29,53 @@ from llbook.tasks.head import (
 )
 from llbook.tasks.transformer import PAD, Architecture, dual_body, unpack
 
-__all__ = ["Replays"]
+__all__ = ["MicroBatches"]
 
 SHAPES = 64  # the most for which ``torch.compile`` makes kernels of their own
 WARM_UPS = 2  # runs before a capture: libraries choose their algorithms and allocate in them
 
+_Function = Callable[..., Any]
 
-class Replays:
+
+def _precise(method: _Function) -> _Function:
+    """With the tensor cores of an NVIDIA GPU, where that is wanted."""
+
+    @wraps(method)
+    def inside(self: MicroBatches, *given: Any) -> Any:
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = before or self._tf32
+        try:
+            return method(self, *given)
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+
+    return inside
+
+
+class MicroBatches:
     """Passes over sets of token windows, for one architecture on one device.
 
     Args:
         architecture: the shape of the model.
-        low: dtype that factors of matrix products are rounded to; None: that of θ.
+        products: ``"full"``, ``"bfloat16"`` or ``"tf32"``, see :class:`llbook.tasks.language.Transformer`.
         most: the most windows of a micro-batch.
-        fused: let ``torch.compile`` make kernels of several operators each; it takes a minute or
-            two, and needs a C compiler.
+        fixed: micro-batches of one shape, and, on a GPU, graphs of them: captured once and
+            replayed. Else they have the windows that there are, and operators run as they come.
+        fused: of one shape, and ``torch.compile`` makes kernels of several operators each; it
+            takes a minute or two, and needs a C compiler.
     """
 
     def __init__(
-        self, architecture: Architecture, low: torch.dtype | None, most: int, *, fused: bool = False
+        self,
+        architecture: Architecture,
+        products: str,
+        most: int,
+        *,
+        fixed: bool = False,
+        fused: bool = False,
     ) -> None:
-        self._most = most
+        low = torch.bfloat16 if products == "bfloat16" else None
+        self._most, self._fixed, self._tf32 = most, fixed or fused, products == "tf32"
         self.read_losses: _Function = partial(_read_losses, architecture, low, fused)
         self.read_tangents: _Function = partial(_read_tangents, architecture, low, fused)
         if fused:
@@ -58,6 +84,7 @@ class Replays:
         self._passes: dict[tuple[Any, ...], _Pass] = {}
         self._pool: Any = None
 
+    @_precise
     def losses(self, theta: Tensor, examples: Tensor) -> Tensor:
         """l(x_n, θ) of every window in nats, shape (n,)."""
         each = theta.new_empty(len(examples))
@@ -65,12 +92,14 @@ class Replays:
             each[part.rows] = part.run(theta, part.tokens)[: part.count]
         return each
 
+    @_precise
     def tangents(self, theta: Tensor, direction: Tensor, examples: Tensor) -> Tensor:
         """direction·∇l(x_n, θ) of every window, shape (n,)."""
         slopes = theta.new_empty(len(examples))
         self._tangents(theta, direction, examples, self._all(examples), slopes)
         return slopes
 
+    @_precise
     def gradient(self, theta: Tensor, examples: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Σ_n w_n l(x_n, θ) and its gradient, shape (P,)."""
         used = self._where(weights != 0)
@@ -81,6 +110,7 @@ class Replays:
             total += slope
         return value, total
 
+    @_precise
     def costate_products(
         self, theta: Tensor, direction: Tensor, examples: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -107,17 +137,19 @@ class Replays:
             slopes[part.rows] = part.run(theta, direction, part.tokens)[: part.count]
 
     def _width(self, examples: Tensor) -> int:
-        """Windows of a micro-batch: as many in each as the fewest micro-batches need."""
+        """Windows of a micro-batch; of a fixed one, as many in each as the fewest need."""
+        if not self._fixed:
+            return self._most
         return -(-len(examples) // -(-len(examples) // self._most))
 
     def _all(self, examples: Tensor) -> Tensor | None:
-        """Every window; None where they are one micro-batch."""
-        if self._width(examples) == len(examples):
+        """Every window; None where they are one micro-batch of a fixed shape."""
+        if self._fixed and self._width(examples) == len(examples):
             return None
         return torch.arange(len(examples), device=examples.device)
 
     def _where(self, chosen: Tensor) -> Tensor | None:
-        """The windows that are chosen; None, all of them, where they are one micro-batch.
+        """The windows that are chosen; None, all of them, where they are one micro-batch of a fixed shape.
 
         To ask a GPU how many there are is to wait for it.
         """
@@ -131,35 +163,33 @@ class Replays:
         chosen: Tensor | None,
         weights: Tensor | None = None,
     ) -> Iterator[_Part]:
-        """The micro-batches of the chosen windows; the last is filled up with the first one."""
+        """The micro-batches of the chosen windows; a fixed one is filled up with the first."""
         if chosen is None:
             run, everything = self._pass(function, theta, examples), slice(len(examples))
             yield _Part(run, everything, len(examples), weights, examples)
             return
         width = self._width(examples)
-        for rows in chosen.split(width):
-            free = (0, width - len(rows))
+        for rows in chosen.split(width) if len(chosen) else ():
+            free = (0, width - len(rows) if self._fixed else 0)
             tokens = examples[pad(rows, free)]
             filled = None if weights is None else pad(weights[rows], free)
             yield _Part(self._pass(function, theta, tokens), rows, len(rows), filled, tokens)
 
-    def _pass(self, function: _Function, theta: Tensor, tokens: Tensor) -> _Pass:
+    def _pass(self, function: _Function, theta: Tensor, tokens: Tensor) -> _Function:
+        if not self._fixed or theta.device.type != "cuda":
+            return partial(function, self)
         key = (function, tokens.shape, theta.dtype, torch.backends.cuda.matmul.allow_tf32)
         if key not in self._passes:
-            if theta.device.type == "cuda" and self._pool is None:
-                self._pool = torch.cuda.graph_pool_handle()
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
             self._passes[key] = _Pass(partial(function, self), self._pool)
         return self._passes[key]
-
-
-_Function = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class _Part:
     """A micro-batch: its pass, which windows it has and how many, their weights and tokens."""
 
-    run: _Pass
+    run: _Function
     rows: Tensor | slice
     count: int
     weights: Any
@@ -167,7 +197,7 @@ class _Part:
 
 
 class _Pass:
-    """A function of tensors of fixed shapes; captured, on a GPU, at its first call.
+    """A function of tensors of fixed shapes on a GPU, captured at its first call.
 
     What it returns is overwritten by its next call.
     """
@@ -179,13 +209,11 @@ class _Pass:
         self._outputs: Any = None
 
     def __call__(self, *inputs: Tensor) -> Any:
-        if inputs[0].device.type != "cuda":
-            return self._function(*inputs)
         if self._graph is None:
             self._capture(inputs)
+        assert self._graph is not None
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given)
-        assert self._graph is not None
         self._graph.replay()
         return self._outputs
 
@@ -222,17 +250,19 @@ class _Windows:
         return (each.view_as(self.share) * self.share).sum(1)
 
 
-def _losses(of: Replays, theta: Tensor, tokens: Tensor) -> Tensor:
+def _losses(of: MicroBatches, theta: Tensor, tokens: Tensor) -> Tensor:
     with torch.no_grad():
         return of.read_losses(theta, None, tokens)[1]
 
 
-def _tangents(of: Replays, theta: Tensor, direction: Tensor, tokens: Tensor) -> Tensor:
+def _tangents(of: MicroBatches, theta: Tensor, direction: Tensor, tokens: Tensor) -> Tensor:
     with torch.no_grad():
         return of.read_tangents(theta, direction, None, tokens)[1]
 
 
-def _gradient(of: Replays, theta: Tensor, weights: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def _gradient(
+    of: MicroBatches, theta: Tensor, weights: Tensor, tokens: Tensor
+) -> tuple[Tensor, Tensor]:
     at = theta.detach().requires_grad_(True)
     with torch.enable_grad():
         part, _ = of.read_losses(at, weights, tokens)
@@ -240,7 +270,7 @@ def _gradient(of: Replays, theta: Tensor, weights: Tensor, tokens: Tensor) -> tu
 
 
 def _products(
-    of: Replays, theta: Tensor, direction: Tensor, weights: Tensor, tokens: Tensor
+    of: MicroBatches, theta: Tensor, direction: Tensor, weights: Tensor, tokens: Tensor
 ) -> tuple[Tensor, Tensor]:
     at = theta.detach().requires_grad_(True)
     with torch.enable_grad():
