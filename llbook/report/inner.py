@@ -75,7 +75,7 @@ def summary(runs: Sequence[Run], words: Mapping[str, str]) -> tuple[list[str], l
         rows.append(
             [
                 words[str(name)],
-                ", ".join(f"{rate:g}" for rate in sorted({float(a["rates"][m]) for a in one})),
+                ", ".join(f"{rate:.3g}" for rate in sorted({float(a["rates"][m]) for a in one})),
                 told[0],
                 spread([a["ar"][m + 1, m] for a in one]),
                 *told[1:],

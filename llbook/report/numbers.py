@@ -30,6 +30,9 @@ __all__ = [
 ]
 
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def small_print(run: Run, notebook: str, usual: Parameters | None = None) -> HTML:
     """Where a figure comes from, as the line of small print that stands under it.
 
@@ -72,12 +75,14 @@ def number(value: float | np.floating[Any], digits: int = 3) -> str:
     if math.isnan(value):
         return "never"
     if math.isinf(value):
-        return "∞" if value > 0 else "-∞"
+        return "∞" if value > 0 else "−∞"
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")  # of the rounded value
     power = int(exponent)
     if -3 <= power < 5:
-        return f"{value:.{max(0, digits - (value != 0) - power)}f}"
-    return f"{mantissa}·10{str(power).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+        text = f"{value:.{max(0, digits - (value != 0) - power)}f}"
+    else:
+        text = f"{mantissa}·10{str(power).translate(_RAISED)}"
+    return text.replace("-", "−")
 
 
 def per_cent(changes: Sequence[float] | NDArray[Any], decimals: int = 1) -> str:

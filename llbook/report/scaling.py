@@ -180,7 +180,7 @@ def interval(values: NDArray[np.float64], digits: int = 3) -> str:
         return NO_LAW
     # infinite values cannot be interpolated
     low, high = np.quantile(known, [0.05, 0.95], method="nearest")
-    return f"{number(low, digits)} to {number(high, digits)}".replace("-", "−")
+    return f"{number(low, digits)} to {number(high, digits)}"
 
 
 def law_sentence(run: Scaling) -> str:

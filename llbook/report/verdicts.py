@@ -286,7 +286,7 @@ def similarity_rises(key: str, runs: Sequence[Arrays], *, examples: str = "") ->
     )
     ours = f"rank correlation {spread(np.round(known, 2) + 0.0, 2)}; mean SIM {before} → {after}"
     full = 0.9 if rises and len(known) == len(runs) else np.inf
-    return Verdict(key, ours.replace("-", "−"), graded(min(known), full, 0.3))
+    return Verdict(key, ours, graded(min(known), full, 0.3))
 
 
 def zero_weights(key: str, runs: Sequence[Arrays]) -> Verdict:
