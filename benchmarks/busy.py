@@ -69,7 +69,7 @@ def measure(
         for _ in range(rounds):
             for jobs in JOBS:
                 with beside(jobs):
-                    turns[jobs].append(take_turns({"one": function}, rounds=1)["one"] / count)
+                    turns[jobs].append(take_turns({"one": function}, rounds=3)["one"] / count)
         seconds = {str(jobs): median(of) for jobs, of in turns.items()}
         times = {jobs: seconds[jobs] / seconds["0"] for jobs in seconds if jobs != "0"}
         result[name] = {"seconds": seconds, "times_quiet": times}

@@ -109,6 +109,75 @@ def test_does_not_depend_on_the_number_of_threads():
     assert torch.equal(results[0][1], results[1][1])
 
 
+class _Clock:
+    """In which a step takes ``by_all`` of the time that it takes by one thread."""
+
+    def __init__(self, by_all):
+        self.by_all, self.now, self.stretches = by_all, 0.0, []
+
+    def perf_counter(self):
+        return self.now
+
+    def set_num_threads(self, threads):
+        self.threads = threads
+
+    def get_num_threads(self):
+        return 2
+
+    def steps(self, first, last):
+        self.stretches.append((self.threads, last - first))
+        self.now += (last - first) * (1 if self.threads == 1 else self.by_all)
+
+
+def run_by(monkeypatch, clock, crew, count=3000):
+    monkeypatch.setattr(closed_form, "time", clock)
+    for name in ("set_num_threads", "get_num_threads"):
+        monkeypatch.setattr(closed_form, name, getattr(clock, name))
+    clock.stretches.clear()
+    crew.run(clock.steps, count, torch.empty(closed_form.SMALL))
+    assert sum(steps for _, steps in clock.stretches) == count and clock.threads == 2
+    return [steps for threads, steps in clock.stretches if threads == 1]
+
+
+def test_threads_that_are_faster_do_all_but_the_first_steps(monkeypatch):
+    assert run_by(monkeypatch, _Clock(0.5), closed_form._Crew()) == [closed_form.FEW]
+
+
+def test_threads_that_wait_for_each_other_are_tried_less_and_less(monkeypatch):
+    clock, crew = _Clock(20.0), closed_form._Crew()
+    run_by(monkeypatch, clock, crew, 10_000)
+    tried = [at for at, (threads, _) in enumerate(clock.stretches) if threads == 2]
+    between = [b - a - 1 for a, b in zip(tried, tried[1:])]
+    expected = [closed_form.SHORTEST * 2**k for k in range(len(between))]
+    assert len(between) > 4
+    assert between == [min(pause, closed_form.LONGEST) for pause in expected]
+    # and are back when the cores are free again
+    clock.by_all = 0.5
+    run_by(monkeypatch, clock, crew, 10_000)
+    assert run_by(monkeypatch, clock, crew) == [closed_form.FEW]
+
+
+def test_small_steps_are_one_thread_s_and_one_call(monkeypatch):
+    clock = _Clock(0.5)
+    monkeypatch.setattr(closed_form, "SMALL", 10)
+    monkeypatch.setattr(closed_form, "time", clock)
+    monkeypatch.setattr(closed_form, "set_num_threads", clock.set_num_threads)
+    closed_form._Crew().run(clock.steps, 500, torch.empty(9))
+    assert clock.stretches == [(1, 500)]
+
+
+def test_sweeps_in_stretches_are_the_sweeps(monkeypatch):
+    task, _ = perceptron(torch.float32, size=200, dimension=7)
+    policy = random_policy(task, 41, spread=0.01)
+    process = train(task, policy)
+    gradient = policy_gradient(task, policy, process)
+    for name, value in (("SMALL", 0), ("STRETCH", 3), ("FEW", 2)):
+        monkeypatch.setattr(closed_form, name, value)
+    again = train(task, policy)
+    assert torch.equal(again.trajectory, process.trajectory)
+    assert torch.equal(policy_gradient(task, policy, again), gradient)
+
+
 def test_a_weight_of_zero_still_has_its_gradient():
     task, _ = perceptron()
     policy = constant_policy(task, 5)

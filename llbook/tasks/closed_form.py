@@ -6,13 +6,15 @@ while the row is still in the cache, and a row with γ_n = 0 costs nothing that
 can be left out. On other devices the same formulas are matrix–vector products.
 
 The kernels cut the rows into a fixed number of blocks and add the blocks in a
-fixed order, so that results do not depend on the number of threads.
+fixed order, so that results do not depend on the number of threads. That number
+is chosen anew every few steps: threads meet at every step, and beside other programs on the
+same cores each meeting waits for the one that is not running.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -22,20 +24,56 @@ from torch import Tensor
 __all__ = ["adjoint_sweep", "descend"]
 
 BLOCKS = 16
-SMALL = 2**16
+SMALL = 2**16  # numbers in the inputs
+STRETCH, FEW = 16, 4  # steps between two looks at the clock; before the first
+SHORTEST, LONGEST = 8, 128  # stretches by one thread, before all are tried again
 _FLAGS = {"reassoc", "contract", "nsz"}
 
 
-@contextmanager
-def _threads_for(signed: Tensor) -> Iterator[None]:
-    """One thread where a step is too short to be worth the threads' meeting."""
-    before = get_num_threads()
-    if signed.numel() < SMALL:
-        set_num_threads(1)
-    try:
-        yield
-    finally:
-        set_num_threads(before)
+class _Crew:
+    """By how many threads steps are done: all, or one for a while, where that is faster.
+
+    It is where each step is short, and beside other programs on the same cores. The while is the
+    longer the sooner all threads are slower again.
+    """
+
+    def __init__(self) -> None:
+        self._pause = SHORTEST
+        self._alone = self._together = 0  # stretches: still to be done by one; since then by all
+        self._taken = 0.0  # seconds a step by all, recent ones weighing most
+
+    def run(self, steps: Callable[[int, int], None], count: int, signed: Tensor) -> None:
+        """Do so many steps, from one to another at a time."""
+        most = get_num_threads()
+        always = most == 1 or signed.numel() < SMALL
+        by_one, first = 0.0, 0
+        try:
+            while first < count:
+                alone = always or self._alone > 0 or first == 0
+                set_num_threads(1 if alone else most)
+                last = count if always else min(first + (STRETCH if first else FEW), count)
+                began = time.perf_counter()
+                steps(first, last)
+                taken, first = (time.perf_counter() - began) / (last - first), last
+                if alone:
+                    self._alone, by_one = max(0, self._alone - 1), taken
+                else:
+                    self._learn(taken, by_one)
+        finally:
+            set_num_threads(most)
+
+    def _learn(self, taken: float, by_one: float) -> None:
+        before = self._taken if self._together else by_one / 2  # as on two quiet cores
+        self._taken = (7 * before + taken) / 8
+        self._together += 1
+        if self._taken > by_one:
+            self._alone, self._together = self._pause, 0
+            self._pause = min(2 * self._pause, LONGEST)
+        elif self._together > self._pause:
+            self._pause = SHORTEST
+
+
+_CREW = _Crew()
 
 
 def _on_cpu(tensor: Tensor) -> bool:
@@ -56,8 +94,12 @@ def descend(signed: Tensor, initial: Tensor, eta: float, policy: Tensor) -> Tens
     if _on_cpu(policy):
         inputs = signed.numpy()
         weights = policy.contiguous().numpy()
-        with _threads_for(signed):
-            _descend(inputs, weights, inputs.dtype.type(eta), trajectory.numpy())
+        rate, states = inputs.dtype.type(eta), trajectory.numpy()
+
+        def run(first: int, last: int) -> None:
+            _descend(inputs, weights[first:last], rate, states[first : last + 1])
+
+        _CREW.run(run, len(policy), signed)
     else:
         for t, weights in enumerate(policy):
             theta = trajectory[t]
@@ -79,8 +121,14 @@ def adjoint_sweep(
     if _on_cpu(policy):
         inputs = signed.numpy()
         weights, rate = policy.contiguous().numpy(), inputs.dtype.type(eta)
-        with _threads_for(signed):
-            _adjoint_sweep(inputs, weights, rate, slopes.numpy(), gradient.numpy())
+        along, result, steps = slopes.numpy(), gradient.numpy(), len(policy)
+        carried = along[steps].copy()
+
+        def run(first: int, last: int) -> None:
+            rows = slice(steps - last, steps - first)
+            _adjoint_sweep(inputs, weights[rows], rate, along[rows], result[rows], carried)
+
+        _CREW.run(run, steps, signed)
         return gradient
     costate = slopes[-1]
     for t in range(len(policy) - 1, -1, -1):
@@ -122,12 +170,11 @@ def _descend(signed, policy, eta, trajectory):  # pragma: no cover - compiled
 
 
 @njit(parallel=True, cache=True, fastmath=_FLAGS)
-def _adjoint_sweep(signed, policy, eta, slopes, gradient):  # pragma: no cover - compiled
+def _adjoint_sweep(signed, policy, eta, slopes, gradient, costate):  # pragma: no cover - compiled
     steps, size = policy.shape
     width = signed.shape[1]
     one = signed.dtype.type(1)  # a literal 1 would widen the arithmetic to float64
     sums = np.zeros((BLOCKS, width), dtype=signed.dtype)
-    costate = slopes[steps].copy()
     for t in range(steps - 1, -1, -1):
         for block in prange(BLOCKS):
             total = sums[block]
