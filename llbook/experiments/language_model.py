@@ -355,12 +355,13 @@ def _rung(steps: int) -> dict[str, Any]:
     return {"steps": steps, "size": steps // 2, "desired_size": 512} | search
 
 
-# the shortest rung with another text, a smooth activation, a search that arrives
+# the shortest rung with another text, a smooth activation
 _OTHERS: dict[str, dict[str, Any]] = {
     "grammar": {"corpus": "grammar"},
     "gelu": {"activation": "gelu"},
-    "two-stage": {"method": "two-stage", "epochs": 16, "measure_every": 3},
 }
+# a search whose updates do not shrink as T grows
+_TWO_STAGE = {"method": "two-stage", "epochs": 16, "measure_every": 3}
 
 _LONG = {"steps": 160, "size": 256, "vocabulary": 450}
 
@@ -374,9 +375,7 @@ LANGUAGE_MODEL = Experiment(
         "short-gelu": Recorded(
             {"steps": 40, "size": 64, "vocabulary": 350, "activation": "gelu"}, optional=True
         ),
-        "long-two-stage": Recorded(
-            {**_LONG, "method": "two-stage", "epochs": 16, "measure_every": 3}, seeds=(0,)
-        ),
+        "long-two-stage": Recorded({**_LONG, **_TWO_STAGE}, seeds=(0,)),
         **{
             f"steps-{steps}": Recorded(
                 _rung(steps),
@@ -388,6 +387,12 @@ LANGUAGE_MODEL = Experiment(
         **{
             f"steps-250-{name}": Recorded(_rung(250) | other, seeds=(0,), optional=True)
             for name, other in _OTHERS.items()
+        },
+        **{
+            f"steps-{steps}-two-stage": Recorded(
+                _rung(steps) | _TWO_STAGE, seeds=(0,), optional=True
+            )
+            for steps in (250, 500, 1000)
         },
         "short": Recorded({"steps": 40, "size": 64, "vocabulary": 350}),
         "laptop": Recorded(),
