@@ -249,6 +249,7 @@ def run(old, new, ratio=1.5):
         "curve_steps": STEPS,
         "test_curves": np.stack([old, (old + new) / 2, new]),
         "history_auc": np.array([c[1:].mean() for c in (old, new)]),
+        "history_desired_auc": np.array([c[1:].mean() for c in (old, new)]),
         "history_ar": np.array([1.0, ratio]),
         "history_epoch": np.array([0, 15]),
     }
@@ -283,6 +284,13 @@ def test_what_the_printed_digits_leave_open():
 
 
 GOOD = report.scaling_of(BETTER, draws=1)
+
+
+def test_the_best_policy_by_then_counts():
+    """A search whose updates raise J returns to what it began with."""
+    history = {"epoch": [0, 5, 6], "ar": [1.0, math.nan, 1.0], "desired_auc": [4.0, 4.2, 4.0]}
+    run = BETTER | {f"history_{name}": np.array(values) for name, values in history.items()}
+    assert report.scaling_of(run, draws=1).course == {0: 1.0, 5: 1.0, 6: 1.0}
 
 
 def judged(*rungs):

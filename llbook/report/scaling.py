@@ -64,7 +64,8 @@ class Scaling:
         reason: why there is no law.
         misses: what each form misses on held-out steps, by :func:`held_out_errors`; none
             where the first steps are too few for a law.
-        course: after so many updates of the policy, AR.
+        course: after so many updates, AR of the best policy by then: least area on the desired
+            examples, of those that were measured.
     """
 
     found: Fit | None
@@ -125,8 +126,10 @@ def scaling_of(run: Arrays, *, draws: int = 200) -> Scaling:
     """
     steps, curves = run["curve_steps"], run["test_curves"][[0, -1]]
     facts = int(steps[-1]), float(run["history_ar"][-1]), float(area_changes([run])[0])
+    areas = run["history_desired_auc"]
+    best = [int(areas[: place + 1].argmin()) for place in range(len(areas))]
     epochs = (int(epoch) for epoch in run["history_epoch"])
-    course = dict(zip(epochs, run["history_ar"].tolist(), strict=True))
+    course = dict(zip(epochs, run["history_ar"][best].tolist(), strict=True))
     try:
         found = fit(steps, curves)
     except NoLawError as error:
