@@ -340,6 +340,7 @@ _ONLINE = "hardest,rho,grad-match,greedy,controller,groups,look-ahead-5"
 # at the paper's scale; the best known policies are records of the perceptron
 _FULL = {"size": 4096, "steps": 2000, "epochs": 0}
 _MIXTURES = "groups,doge,doremi,mixing-law,mixture"
+_DEAR = "greedy,grad-match,look-ahead-1,look-ahead-5,look-ahead-25,pds-one-sweep,pds"
 _SHORT = {"steps": 40, "size": 64, "vocabulary": 350}
 _CODE = (
     *("llbook.selection", "llbook.theory.influence", "llbook.theory.flows"),
@@ -365,23 +366,26 @@ SELECTION = _SelectionExperiment(
         ],
         "greed": [
             {"methods": "greedy", "label_noise": noise, "seed": seed}
-            for seed in _SEEDS[:2]
+            for seed in _SEEDS
             for noise in (0.03, 0.1, 0.3)
         ],
         "few-desired": [
             {"methods": _STATIC, "label_noise": 0.2, "desired_size": 512, "seed": seed}
-            for seed in _SEEDS[:2]
+            for seed in _SEEDS
         ],
         "paper": [
             _FULL
             | {
-                "methods": f"{_LOSSES},grad-match,greedy,controller,{_STATIC},metagradient,groups,look-ahead-5"
+                "methods": f"{_LOSSES},grad-match,greedy,controller,{_STATIC},metagradient,groups,look-ahead-5",
+                "seed": seed,
             }
+            for seed in _SEEDS
         ],
         "paper-noise": [
             _FULL
             | {"initialisation": "linear", "desired_size": 512, "label_noise": noise}
-            | {"methods": "hardest,rho,greedy,controller,tracin,pds-one-sweep"}
+            | {"methods": "hardest,rho,greedy,controller,tracin,pds-one-sweep", "seed": seed}
+            for seed in _SEEDS
             for noise in (0.03, 0.2)
         ],
     },
@@ -406,9 +410,9 @@ LANGUAGE_MODEL = _SelectionExperiment(
             }
             for seed in _SEEDS
         ],
-        "groups": [
-            _SHORT | {"methods": _MIXTURES, "epochs": 0, "seed": seed} for seed in _SEEDS[:2]
-        ],
+        "groups": [_SHORT | {"methods": _MIXTURES, "epochs": 0, "seed": seed} for seed in _SEEDS],
+        # methods that cost as many evaluations as a search
+        "short": [_SHORT | {"methods": _DEAR, "epochs": 0, "seed": seed} for seed in _SEEDS],
         # greed against depth and width
         "greed": [
             _SHORT | {"methods": "greedy", "layers": layers, "hidden": hidden, "seed": seed}

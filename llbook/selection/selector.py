@@ -108,7 +108,7 @@ class View:
 
     @cached_property
     def gradients(self) -> Tensor:
-        """∇l(x_n, θ_t), shape (N, P): one pass; for small P."""
+        """∇l(x_n, θ_t), shape (N, P), which must fit into memory: one pass."""
         self.meter.add(1)
         return self.task.example_gradients(self.theta)
 

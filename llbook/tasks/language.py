@@ -150,6 +150,13 @@ class Transformer(Task):
         weights = theta.new_full((len(examples),), 1 / len(examples))
         return self._passes.gradient(theta, examples, weights)
 
+    def example_gradients(self, theta: Tensor) -> Tensor:
+        """∇l(x_n, θ) of every training example, shape (N, P): for small N."""
+        whole = theta.new_ones(1)
+        return torch.stack(
+            [self._passes.gradient(theta, window, whole)[1] for window in self.training.split(1)]
+        )
+
     def directional_derivatives(self, theta: Tensor, direction: Tensor) -> Tensor:
         """direction·∇l(x_n, θ) for every training example, shape (N,)."""
         return self._passes.tangents(theta, direction, self.training)

@@ -119,7 +119,7 @@ class Task(ABC):
         return jvp(lambda p: self.losses(p, self.training), (theta,), (direction,))[1]
 
     def example_gradients(self, theta: Tensor) -> Tensor:
-        """∇l(x_n, θ) of every training example, shape (N, P): for small P."""
+        """∇l(x_n, θ) of every training example, shape (N, P): here for small P."""
         return jacfwd(lambda p: self.losses(p, self.training))(theta)
 
     def costate_products(
