@@ -136,7 +136,7 @@ class _SelectionExperiment(Experiment[C]):
     ``trials``, that of its whole tuning, in gradient evaluations; ``value``, of its knob; ``support_share``;
     ``idle_weight``, mean weight on test CT ≤ 0; ``spoilt_weight``, on spoilt examples; ``agreement``; ``overlap``, Σ_n min(γ, γ*) with the
     best known, mean over the steps; ``auroc`` of its scores, or else of its totals; ``bits``, ``quanta`` and
-    ``symbols``: code length, its quanta a step and the symbols a step from which it is less
+    ``symbols``: code length, its quanta a step and the test symbols a step from which it is less
     than what the policy saves. ``curves`` (R, S), test losses at ``curve_steps`` (S,); ``maps`` (R, 64, 100): N times the
     mean weight of groups of examples, in the order of use of the best known policy, and of steps.
     """
@@ -220,18 +220,23 @@ class _Table:
         self.tests.append(test)
 
     def _postage(self, policy: Tensor) -> dict[str, float]:
-        """Of a few numbers of quanta, the one that pays first."""
+        """Of a few numbers of quanta, the one that pays first on the desired examples.
+
+        The policy has been fitted to these: what it saves is counted on the test examples.
+        """
         found = []
         for quanta in QUANTA:
             counts = quantised(policy, quanta)
             coded = counts.to(policy) / quanta
             states = train(self.task, coded).states
-            losses = self.task.trajectory_losses(states, self.task.desired)
-            saved = self.rows[0]["objective"] - loss_auc(losses) * len(policy)
             bits = policy_bits(counts)
-            symbols = bits * math.log(2) / saved if saved > 0 else math.inf
-            found.append((symbols, bits, quanta))
-        symbols, bits, quanta = min(found)
+            pays = []
+            for name, examples in (("desired_auc", self.task.desired), ("auc", self.task.test)):
+                area = loss_auc(self.task.trajectory_losses(states, examples))
+                saved = (self.rows[0][name] - area) * len(policy)
+                pays.append(bits * math.log(2) / saved if saved > 0 else math.inf)
+            found.append((*pays, bits, quanta))
+        _, symbols, bits, quanta = min(found)
         return {"symbols": symbols, "bits": bits, "quanta": quanta}
 
     def arrays(self) -> Arrays:

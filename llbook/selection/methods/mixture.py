@@ -5,13 +5,12 @@
 
 Source of the law: Ye et al., *Data Mixing Laws* (arXiv 2403.16952), which fits the losses of several
 validation sets, from small models and short trainings. Of one desired loss it is monotone along every line, so
-that its best mixture is always a single group. Cost: a gradient evaluation a sweep; 2G + 1
-trainings for the law: each group alone, half-way to it, and all alike.
+that its best mixture is always a single group. Cost: a gradient evaluation a sweep, and a training
+with each of the G groups alone; 2G + 1 trainings for the law: each group alone, half-way to it, and
+all alike.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ __all__ = ["BestMixture", "MixingLaw"]
 
 
 class BestMixture(Static):
-    """Mirror descent on the weights of the groups; the best mixture met.
+    """Mirror descent on the weights of the groups, and each group alone; the best mixture met.
 
     Args:
         sweeps: gradient evaluations, at least 1.
@@ -42,8 +41,11 @@ class BestMixture(Static):
 
     def fixed(self, task: Task, steps: int, meter: Meter) -> Tensor:
         members = group_means(task, self.groups, meter)
-        row = best = task.initial.new_full((1, len(members)), 1 / len(members))
-        least = math.inf
+        # the corners, which mirror descent only nears
+        areas = [_area(task, group, steps, meter) for group in members]
+        least = min(areas)
+        best = torch.eye(len(members)).to(members)[areas.index(least)][None]
+        row = torch.full_like(best, 1 / len(members))
         mirror = Mirror(task, Settings(steps=1, updates=self.sweeps))
         for _ in range(self.sweeps):
             policy = (row @ members).expand(steps, -1).contiguous()
@@ -53,6 +55,14 @@ class BestMixture(Static):
             row = mirror.propose(row, (members @ gradient.sum(0))[None], value)
         meter.add(self.sweeps * PASSES * steps, desired=2 * self.sweeps * steps)
         return (best @ members)[0]
+
+
+def _area(task: Task, weights: Tensor, steps: int, meter: Meter) -> float:
+    """J of a training with the same weights at all steps."""
+    process = train(task, weights.expand(steps, -1).contiguous())
+    losses = task.trajectory_losses(process.trajectory, task.desired)
+    meter.add(2 * steps, desired=steps)
+    return float(losses[1:].double().sum())
 
 
 class MixingLaw(Static):
@@ -72,12 +82,7 @@ class MixingLaw(Static):
         alone = torch.eye(len(members), dtype=members.dtype)
         alike = torch.full_like(alone[:1], 1 / len(members))
         mixtures = torch.cat([alone, (alone + alike) / 2, alike]).to(members)
-        areas = []
-        for mixture in mixtures:
-            process = train(task, (mixture @ members).expand(steps, -1).contiguous())
-            losses = task.trajectory_losses(process.trajectory, task.desired)
-            areas.append(float(losses[1:].double().sum()))
-            meter.add(2 * steps, desired=steps)
+        areas = [_area(task, mixture @ members, steps, meter) for mixture in mixtures]
         exponents = self._fit(mixtures.cpu().double().numpy(), np.array(areas))
         return members[int(np.argmin(exponents))]
 
