@@ -9,12 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llbook.report.numbers import number
+from llbook.report.numbers import number, spread, values
 from llbook.runs.run import Run
 from llbook.selection.experiment import BEST, ORDER, TOTALS
 from llbook.selection.methods import METHODS, method_names
+from llbook.selection.selector import PASSES
 
-__all__ = ["attained", "means", "methods_table", "percent", "row_names", "shares_over"]
+__all__ = [
+    "attained",
+    "beside",
+    "methods_table",
+    "percent",
+    "row_names",
+    "search_cost",
+    "shares_over",
+]
 
 
 def row_names(run: Run) -> list[str]:
@@ -61,10 +70,54 @@ def shares_over(
     return dict(zip(names, attained(areas, least).T, strict=True))
 
 
-def means(run: Run, measure: str) -> dict[str, str]:
-    """Policy → the mean and range of a share over the points of a sweep, in words."""
-    values = run.arrays[f"course_{measure}"]
-    return {name: percent(values[:, n]) for n, name in enumerate(row_names(run))}
+def search_cost(run: Run) -> float:
+    """What a search cost, in gradient evaluations as those of the methods are counted.
+
+    Args:
+        run: of a perceptron or a language model; each of its updates took an evaluation.
+    """
+    known = run.arrays.get("history_evaluations", run.arrays["history_epoch"])
+    data = run.config["data"]
+    return float(known[-1]) * (1 + 2 * data["desired_size"] / data["size"] / PASSES)
+
+
+def beside(sweep: Run, searches: Sequence[Run]) -> dict[str, dict[str, str]]:
+    """Policy → mean and range over the points of a sweep, in words; equal weights left out.
+
+    Args:
+        sweep: recorded, without searches of its own.
+        searches: runs that found the best known policy of each of its points.
+
+    Returns:
+        Of each policy ``desired`` and ``test``, shares of the attainable gain; ``AR``; ``cost``, in gradient
+        evaluations; ``on spoilt``, its weight there; ``AUROC``. The best known is the last.
+    """
+    every, found = np.ones(len(searches), bool), [one.arrays for one in searches]
+    shares = {
+        word: shares_over(sweep, every, measure=measure, best=values(found, measure))
+        for word, measure in (("desired", "desired_auc"), ("test", "auc"))
+    }
+    rows = {}
+    for n, name in enumerate(row_names(sweep)):
+        if name == "uniform":
+            continue
+        column = {key[7:]: sweep.arrays[key][:, n] for key in sweep.arrays if key.startswith("course_")}
+        rows[name] = {word: percent(share[name]) for word, share in shares.items()} | {
+            "AR": spread(column["ar"]),
+            "cost": number(column["evaluations"].mean(), 2),
+            "on spoilt": percent(column["spoilt_weight"]),
+            "AUROC": spread(column["auroc"], 2) if np.isfinite(column["auroc"]).any() else "–",
+        }
+    clean = [one.arrays["clean_weight"][-1].mean() for one in searches if "clean_weight" in one.arrays]
+    rows[BEST] = {
+        "desired": "100%",
+        "test": "100%",
+        "AR": spread([one.arrays["history_ar"][-1] for one in searches]),
+        "cost": number(np.mean([search_cost(one) for one in searches]), 2),
+        "on spoilt": percent([1 - share for share in clean]),
+        "AUROC": "–",
+    }
+    return rows
 
 
 def percent(shares: Iterable[float]) -> str:
