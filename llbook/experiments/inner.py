@@ -344,8 +344,7 @@ LANGUAGE_MODEL = _InnerExperiment(
         ),
         "long": Recorded(
             {
-                **{"optimizers": "gradient-descent,momentum,adam", "corpus": "tinystories"},
-                **{"epochs": 10, "measure_every": 3},
+                **{"corpus": "tinystories", "epochs": 10, "measure_every": 3},
                 **{"steps": 160, "size": 256, "vocabulary": 450},
             },
             seeds=(0,),
