@@ -8,7 +8,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -384,7 +383,7 @@ def why(schema: Schema, values: dict[str, Any]) -> None:
 @click.argument("ids", nargs=-1)
 @click.option(
     "--older-than",
-    type=click.FloatRange(min=0),
+    type=float,
     metavar="DAYS",
     help="Also runs and executed notebooks of before that many days.",
 )
@@ -399,8 +398,7 @@ def prune(ids: tuple[str, ...], older_than: float | None, dry_run: bool, yes: bo
     """
     from llbook.publish import listing
 
-    age = None if older_than is None else timedelta(days=older_than)
-    found = listing.prunable(build_folder(), ids, age)
+    found = listing.prunable(build_folder(), ids, older_than)
     if not found:
         print("Nothing to remove.")
         return

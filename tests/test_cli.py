@@ -621,6 +621,9 @@ def test_executed_notebooks_are_listed_shown_and_pruned(toy, build):
     assert shown["parameters"]["count"] == 1
     assert shown["id"] == folder.name
     assert "Nothing to remove" in call("runs", "prune", "--older-than", "1").output
+    for days in ("-1", "nan"):
+        refused = call("runs", "prune", "--older-than", days, expect=2).output
+        assert f"older than: got {days}; expected days, at least 0" in refused
     assert f"{folder.name}  " in call("runs", "prune", "--dry-run", "--older-than", "0").output
     assert folder.is_dir()
     call("runs", "prune", "--yes", folder.name)

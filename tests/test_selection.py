@@ -1,6 +1,7 @@
 """Methods of data selection: each against a case by hand, what they cost, and what is refused."""
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -546,6 +547,58 @@ def test_shares_of_the_attainable_gain():
     assert given["rho"].tolist() == [1]
 
 
+def test_a_sweep_beside_the_searches_of_its_points():
+    config = {"selection": {"methods": "rho", "studies": False}, "search": {"epochs": 0}}
+    columns = {
+        "auc": [[4.0, 3], [4, 2]],
+        "desired_auc": [[4.0, 2], [4, 2]],
+        "ar": [[1.0, 2], [1, 4]],
+        "evaluations": [[0.33, 0.5], [0.33, 0.7]],
+        "spoilt_weight": [[0.5, 0.1], [0.5, 0.3]],
+        "auroc": [[math.nan, 0.75], [math.nan, 0.75]],
+    }
+    arrays = {f"course_{name}": np.array(values) for name, values in columns.items()}
+    swept = Run("x", "language-selection-x", config, {}, arrays)
+    searches = [
+        Run(
+            "y",
+            "language-model",
+            {"data": {"size": 6, "desired_size": 9}},
+            {},
+            {
+                "history_auc": np.array([4.0, 2]),
+                "history_desired_auc": np.array([4.0, 0]),
+                "history_ar": np.array([1.0, ar]),
+                "history_epoch": np.array([0, 10]),
+                "clean_weight": np.array([[0.5, 0.5], [0.7, 0.9]]),
+            },
+        )
+        for ar in (3.0, 5.0)
+    ]
+    # two passes over nine desired examples are three of the training set's, of six a step
+    assert report.search_cost(searches[0]) == 15
+    counted = replace(searches[0], arrays=searches[0].arrays | {"history_evaluations": [1, 20]})
+    assert report.search_cost(counted) == 30
+    assert report.beside(swept, searches) == {
+        "rho": {
+            "desired": "50% (50 to 50)",
+            "test": "75% (50 to 100)",
+            "AR": "3.00 (2.00–4.00)",
+            "cost": "0.60",
+            "on spoilt": "20% (10 to 30)",
+            "AUROC": "0.75 (0.75–0.75)",
+        },
+        BEST: {
+            "desired": "100%",
+            "test": "100%",
+            "AR": "4.00 (3.00–5.00)",
+            "cost": "15",
+            "on spoilt": "20% (20 to 20)",
+            "AUROC": "–",
+        },
+    }
+
+
 def test_figures_show_what_they_are_given():
     shown = style.shown_data(
         figures.gain_against_cost(
@@ -561,6 +614,14 @@ def test_figures_show_what_they_are_given():
         np.array([0, 0, 0.1]), np.array([1, 2, 3.0]), np.ones(3), cause="noise"
     )
     assert "mean,0,1.5" in style.shown_data(greed)
+    settings = {
+        "small": {"good": np.array([0.5, 0.7]), "bad": np.array([-0.1])},
+        "large": {"bad": np.array([0.2])},
+    }
+    stories = figures.shares_of_settings(settings)
+    assert [text.get_text() for text in stories.axes[0].get_yticklabels()] == ["bad", "good"]
+    shown = style.shown_data(stories)
+    assert "small,0.7,1.1" in shown and "large,0.2,-0.1" in shown
     maps = figures.weight_maps({"one": np.ones((4, 6)), "other": np.zeros((4, 6))}, 12)
     assert [axes.get_title() for axes in maps.axes[:2]] == ["one", "other"]
 

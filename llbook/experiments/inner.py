@@ -341,6 +341,14 @@ LANGUAGE_MODEL = _InnerExperiment(
                 **{"epochs": 10, "measure_every": 3},
             },
             optional=True,  # half an hour of one core each
-        )
+        ),
+        "long": Recorded(
+            {
+                **{"corpus": "tinystories", "epochs": 10, "measure_every": 3},
+                **{"steps": 160, "size": 256, "vocabulary": 450},
+            },
+            seeds=(0,),
+            optional=True,  # an hour and more of one core
+        ),
     },
 )

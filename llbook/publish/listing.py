@@ -128,13 +128,21 @@ class Prunable:
 
 
 def prunable(
-    build: Path, ids: Sequence[str] = (), older_than: timedelta | None = None
+    build: Path, ids: Sequence[str] = (), older_than: float | None = None
 ) -> list[Prunable]:
     """What to remove: the runs named, or else those of no use.
 
+    Args:
+        build: the build folder.
+        ids: beginnings of ids.
+        older_than: days from which what could be used is removed as well.
+
     Raises:
+        ValueError: no number of days.
         UnknownName: there is no such run, or several begin so.
     """
+    if older_than is not None and not older_than >= 0:
+        raise ValueError(f"older than: got {older_than:g}; expected days, at least 0")
     known, folders = _everything(build)
     left = {
         path.relative_to(build).as_posix(): path
@@ -147,10 +155,10 @@ def prunable(
             chosen[id] = entry.state
         elif outdated := entry.outdated():
             chosen[id] = outdated[0] + (f"; and {len(outdated) - 1} more" if outdated[1:] else "")
-        elif older_than is not None and entry.age > older_than:
+        elif older_than is not None and entry.age / timedelta(days=1) > older_than:
             chosen[id] = "old"
     for id, facts in folders.items() if not ids else ():
-        if older_than is not None and _age(facts["date"]) > older_than:
+        if older_than is not None and _age(facts["date"]) / timedelta(days=1) > older_than:
             chosen[id] = "old"
     chosen |= dict.fromkeys(left if not ids else (), "unfinished")
     found = []

@@ -347,6 +347,7 @@ _FULL = {"size": 4096, "steps": 2000, "epochs": 0}
 _MIXTURES = "groups,doge,doremi,mixing-law,mixture"
 _DEAR = "greedy,grad-match,look-ahead-1,look-ahead-5,look-ahead-25,pds-one-sweep,pds"
 _SHORT = {"steps": 40, "size": 64, "vocabulary": 350}
+_LONG = {"steps": 160, "size": 256, "vocabulary": 450}
 _CODE = (
     *("llbook.selection", "llbook.theory.influence", "llbook.theory.flows"),
     *("llbook.tasks.least_squares", "llbook.experiments.perceptron"),
@@ -413,6 +414,15 @@ LANGUAGE_MODEL = _SelectionExperiment(
                 "seed": seed,
             }
             for seed in _SEEDS
+        ],
+        "long": [
+            _LONG
+            | {
+                "methods": "hardest,rho,greedy,controller,groups,tracin,pds-one-sweep",
+                "epochs": 0,
+                "seed": seed,
+            }
+            for seed in _SEEDS[:1]
         ],
         "groups": [
             _SHORT | {"methods": _MIXTURES, "epochs": 0, "seed": seed} for seed in _SEEDS[:2]
