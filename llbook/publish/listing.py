@@ -12,6 +12,7 @@ from typing import Any
 from filelock import Timeout
 
 from llbook.experiments.experiment import registry
+from llbook.parameters import ParameterError
 from llbook.publish.runner import executed_notebooks
 from llbook.publish.schema import Schema, UnknownName
 from llbook.publish.tables import readable
@@ -138,11 +139,11 @@ def prunable(
         older_than: days from which what could be used is removed as well.
 
     Raises:
-        ValueError: no number of days.
+        ParameterError: no number of days.
         UnknownName: there is no such run, or several begin so.
     """
     if older_than is not None and not older_than >= 0:
-        raise ValueError(f"older than: got {older_than:g}; expected days, at least 0")
+        raise ParameterError(f"older than: got {older_than:g}; expected days, at least 0")
     known, folders = _everything(build)
     left = {
         path.relative_to(build).as_posix(): path
