@@ -22,6 +22,7 @@ __all__ = [
     "percent",
     "row_names",
     "search_cost",
+    "seeds",
     "shares_over",
 ]
 
@@ -68,6 +69,12 @@ def shares_over(
     names, areas = row_names(run), run.arrays[f"course_{measure}"][where]
     least = np.array(best) if len(best) else areas[:, names.index(BEST)]
     return dict(zip(names, attained(areas, least).T, strict=True))
+
+
+def seeds(sweep: Run) -> list[int]:
+    """Of each point of a recorded sweep."""
+    usual = np.full(len(sweep.arrays["seconds"]), sweep.config.get("seed", 0))
+    return [int(seed) for seed in sweep.arrays.get("seed", usual)]
 
 
 def search_cost(run: Run) -> float:
