@@ -24,7 +24,7 @@ from llbook.publish.browser import NoBrowserError, chromium_path
 from llbook.publish.execution import execution_text
 from llbook.publish.extension import LAUNCH_BRANCH, _list_modules
 from llbook.publish.notebooks import NotebookError
-from llbook.publish.site import BookError, external_requests
+from llbook.publish.site import BookError, external_requests, longest_first
 from llbook.runs.provenance import cores
 
 NOTEBOOK = """---
@@ -54,6 +54,14 @@ $$ (eq-one)
 
 Back to [the notebook](intro.md).
 """
+
+
+def test_pages_with_a_run_are_begun_first(tmp_path):
+    for name in ("intro", "theory", "runs", "more"):
+        head = NOTEBOOK if name != "runs" else NOTEBOOK.replace("---\n", "---\nexperiment: x\n", 1)
+        (tmp_path / f"{name}.md").write_text(head, encoding="utf-8")
+    order = longest_first(tmp_path, ["intro", "theory", "runs", "more"])
+    assert order == ["runs", "intro", "theory", "more"]
 
 
 @pytest.fixture

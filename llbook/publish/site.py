@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -37,12 +37,19 @@ from llbook.publish.execution import MARK, execution_text
 from llbook.publish.executor import LIBRARIES, execute_all
 from llbook.publish.extension import PDF, book_pdf, repository
 from llbook.publish.kernel import ANSI, Settings
-from llbook.publish.notebooks import is_notebook, published
+from llbook.publish.notebooks import front_matter, is_notebook, published
 from llbook.publish.reading import arrange
 from llbook.runs.files import locked, write_json
 from llbook.runs.provenance import cores, device_kind, provenance
 
-__all__ = ["BookError", "build", "external_requests", "launch_notebooks", "pages"]
+__all__ = [
+    "BookError",
+    "build",
+    "external_requests",
+    "launch_notebooks",
+    "longest_first",
+    "pages",
+]
 
 # Of the MathJax that sphinx-mathjax-offline brings, what the pages load.
 _MATHJAX = ("tex-chtml.js", "output/chtml/fonts", "input/tex/extensions")
@@ -109,12 +116,17 @@ def build(
         documents = pages(root)
         notebooks = [name for name in documents if is_notebook(source / f"{name}.md")]
         executions = execute_all(
-            notebooks, settings, partial(overrides, profile), jobs=jobs, inputs=inputs
+            longest_first(source, notebooks),
+            settings,
+            partial(overrides, profile),
+            jobs=jobs,
+            inputs=inputs,
         )
+        done = {execution.notebook: asdict(execution) for execution in executions}
         facts = {
             "profile": profile,
             **provenance(libraries=LIBRARIES),
-            "notebooks": {execution.notebook: asdict(execution) for execution in executions},
+            "notebooks": {name: done[name] for name in notebooks},
         }
         write_json(build_folder / "notebooks" / "execution.json", facts)
         stage = _stage(source, build_folder, documents, notebooks, facts)
@@ -144,6 +156,16 @@ def pages(root: Path) -> list[str]:
         if not (root / "book" / f"{document}.md").is_file():
             raise BookError(f"_toc.yml: no page book/{document}.md")
     return documents
+
+
+def longest_first(source: Path, notebooks: Sequence[str]) -> list[str]:
+    """These notebooks, in the order in which to begin them: first those that show a stored run.
+
+    It takes longest, and another page that shows it would wait for it.
+    """
+    return sorted(
+        notebooks, key=lambda name: "experiment" not in front_matter(source / f"{name}.md")
+    )
 
 
 def external_requests(folder: Path) -> list[str]:
