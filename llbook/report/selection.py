@@ -108,14 +108,18 @@ def beside(sweep: Run, searches: Sequence[Run]) -> dict[str, dict[str, str]]:
     for n, name in enumerate(row_names(sweep)):
         if name == "uniform":
             continue
-        column = {key[7:]: sweep.arrays[key][:, n] for key in sweep.arrays if key.startswith("course_")}
+        column = {
+            key[7:]: sweep.arrays[key][:, n] for key in sweep.arrays if key.startswith("course_")
+        }
         rows[name] = {word: percent(share[name]) for word, share in shares.items()} | {
             "AR": spread(column["ar"]),
             "cost": number(column["evaluations"].mean(), 2),
             "on spoilt": percent(column["spoilt_weight"]),
             "AUROC": spread(column["auroc"], 2) if np.isfinite(column["auroc"]).any() else "–",
         }
-    clean = [one.arrays["clean_weight"][-1].mean() for one in searches if "clean_weight" in one.arrays]
+    clean = [
+        one.arrays["clean_weight"][-1].mean() for one in searches if "clean_weight" in one.arrays
+    ]
     rows[BEST] = {
         "desired": "100%",
         "test": "100%",

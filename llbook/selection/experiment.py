@@ -424,9 +424,7 @@ LANGUAGE_MODEL = _SelectionExperiment(
             }
             for seed in _SEEDS[:1]
         ],
-        "groups": [
-            _SHORT | {"methods": _MIXTURES, "epochs": 0, "seed": seed} for seed in _SEEDS
-        ],
+        "groups": [_SHORT | {"methods": _MIXTURES, "epochs": 0, "seed": seed} for seed in _SEEDS],
         # methods that cost as many evaluations as a search
         "short": [_SHORT | {"methods": _DEAR, "epochs": 0, "seed": seed} for seed in _SEEDS],
         # greed against depth and width
