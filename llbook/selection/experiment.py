@@ -235,7 +235,7 @@ class _Table:
                 area = loss_auc(self.task.trajectory_losses(states, examples))
                 saved = (self.rows[0][name] - area) * len(policy)
                 pays.append(bits * math.log(2) / saved if saved > 0 else math.inf)
-            found.append((*pays, bits, quanta))
+            found.append((pays[0], pays[1], bits, quanta))
         _, symbols, bits, quanta = min(found)
         return {"symbols": symbols, "bits": bits, "quanta": quanta}
 
