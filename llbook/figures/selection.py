@@ -43,7 +43,8 @@ def gain_against_cost(names: Sequence[str], costs: Array, test: Array, desired: 
     axes.plot(costs, left_out, "o", mfc="none", color="C0", label="desired")
     axes.plot(costs, shown, "D", color="C0", markersize=5, label="test")
     for name, x, y, at in zip(names, costs, _apart(costs, shown, 0.045), test, strict=True):
-        text = name if at >= _FLOOR else f"{name} ({at:.1f})"
+        value = f"{at:.1f}".replace("-", "−")
+        text = name if at >= _FLOOR else f"{name} ({value})"
         axes.annotate(text, (x, y), (8, 0), textcoords="offset points", va="center", fontsize=9)
     axes.axhline(0, color=style.CONVENTIONAL, linewidth=1)
     axes.set(xscale="log", xlabel="cost of one run (gradient evaluations)")
