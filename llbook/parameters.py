@@ -106,6 +106,19 @@ class Parameters(Section):
             ]
             raise ParameterError("\n".join(lines)) from None
 
+    @classmethod
+    def require(cls, config: object) -> None:
+        """Refuse what is no configuration of this kind.
+
+        Raises:
+            TypeError: it is not.
+        """
+        if not isinstance(config, cls):
+            raise TypeError(
+                f"expected a {cls.__name__}, which {cls.__name__}.from_flat makes, "
+                f"got {type(config).__name__}"
+            )
+
     def flat(self) -> dict[str, Any]:
         """Flat name → value, in order."""
         values: dict[str, Any] = {}

@@ -112,8 +112,8 @@ def test_does_not_depend_on_the_number_of_threads():
 class _Clock:
     """In which a step takes ``by_all`` of the time that it takes by one thread."""
 
-    def __init__(self, by_all):
-        self.by_all, self.now, self.stretches = by_all, 0.0, []
+    def __init__(self, by_all, by_one=1.0):
+        self.by_all, self.by_one, self.now, self.stretches = by_all, by_one, 0.0, []
 
     def perf_counter(self):
         return self.now
@@ -126,7 +126,7 @@ class _Clock:
 
     def steps(self, first, last):
         self.stretches.append((self.threads, last - first))
-        self.now += (last - first) * (1 if self.threads == 1 else self.by_all)
+        self.now += (last - first) * self.by_one * (1 if self.threads == 1 else self.by_all)
 
 
 def run_by(monkeypatch, clock, crew, count=3000):
@@ -155,6 +155,13 @@ def test_threads_that_wait_for_each_other_are_tried_less_and_less(monkeypatch):
     clock.by_all = 0.5
     run_by(monkeypatch, clock, crew, 10_000)
     assert run_by(monkeypatch, clock, crew) == [closed_form.FEW]
+
+
+def test_steps_of_another_length_are_no_slower_threads(monkeypatch):
+    """Sweeps of unlike cost, one after the other: each is compared with itself."""
+    crew, clocks = closed_form._Crew(), [_Clock(0.5, by_one=5.0), _Clock(0.5)]
+    for clock in 3 * clocks:
+        assert run_by(monkeypatch, clock, crew, 100) == [closed_form.FEW]
 
 
 def test_small_steps_are_one_thread_s_and_one_call(monkeypatch):

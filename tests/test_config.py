@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from llbook.experiments.language_model import LanguageModelConfig
+from llbook.experiments.language_model import LANGUAGE_MODEL, LanguageModelConfig
 from llbook.experiments.perceptron import PERCEPTRON, PerceptronConfig
 from llbook.optimal.inner import PLAIN, Inner
 from llbook.parameters import ParameterError, from_notebook
@@ -96,3 +96,10 @@ def test_recorded_settings_are_valid_and_distinct():
     configs = PERCEPTRON.recorded_configs()
     assert len({config.model_dump_json() for config in configs.values()}) == len(configs)
     assert len(configs) >= 3 * 3
+
+
+@pytest.mark.parametrize("experiment", [PERCEPTRON, LANGUAGE_MODEL], ids=lambda one: one.name)
+def test_a_task_is_built_of_its_own_configuration_alone(experiment):
+    name = experiment.config.__name__
+    with pytest.raises(TypeError, match=f"expected a {name}, which .* makes, got dict"):
+        experiment.build({"seed": 1})

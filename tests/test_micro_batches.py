@@ -55,6 +55,16 @@ def test_operators_that_can_be_fused(monkeypatch, most):
     close(results(task, weights, direction), expected, 1e-12)
 
 
+def test_a_share_may_have_none_of_a_batch():
+    _, other, weights, direction = pair(ARCHITECTURES["odd sizes"])
+    task = replayed(other)
+    none, theta = task.training[:0], task.initial
+    value, slope = task._passes.gradient(theta, none, weights[:0])
+    assert float(value) == 0 and not slope.any()
+    slopes, total = task._passes.costate_products(theta, direction, none, weights[:0])
+    assert slopes.shape == (0,) and not total.any()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_fused_on_a_gpu():
     _, other, weights, direction = pair(ARCHITECTURES["gelu"])

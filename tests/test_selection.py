@@ -13,6 +13,7 @@ from llbook.experiments.perceptron import PerceptronConfig, build_task
 from llbook.figures import selection as figures
 from llbook.figures import style
 from llbook.measures.law import future_contributions
+from llbook.measures.objective import loss_auc
 from llbook.optimal import search as searching
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.process import constant_policy, train
@@ -23,7 +24,7 @@ from llbook.runs.run import Run
 from llbook.selection import experiment, studies
 from llbook.selection.experiment import BEST, ORDER, SELECTION, TOTALS, SelectionConfig
 from llbook.selection.greed import coupled_price, tilted_price
-from llbook.selection.methods import METHODS, Method
+from llbook.selection.methods import METHODS, Method, mixture
 from llbook.selection.methods.by_loss import ByLoss
 from llbook.selection.methods.controller import Controller
 from llbook.selection.methods.grad_match import GradMatch, pursuit
@@ -190,6 +191,17 @@ def test_the_best_mixture_may_be_one_group():
     assert first(BestMixture(2, GROUPS)) == [0.5, 0, 0, 0.5]
 
 
+def test_a_group_that_diverges_alone_is_not_the_best(monkeypatch):
+    def failing(task, weights, *rest):
+        if weights[0] > 0:
+            raise FloatingPointError("θ is not finite")
+        return real(task, weights, *rest)
+
+    real = mixture._area
+    monkeypatch.setattr(mixture, "_area", failing)
+    assert first(BestMixture(2, GROUPS)) != [0.5, 0, 0, 0.5]
+
+
 def test_a_mixing_law_prefers_one_group():
     assert first(MixingLaw(GROUPS)) == [0.5, 0, 0, 0.5]
     mixtures = np.array([[1.0, 0], [0, 1], [0.75, 0.25], [0.25, 0.75], [0.5, 0.5]])
@@ -222,6 +234,11 @@ def test_an_evaluation_of_a_search_goes_over_the_desired_examples_as_well():
     assert select(task, OneSweep(0.5), 12).evaluations == pytest.approx(
         evaluation_cost(task) + 2 / PASSES
     )
+
+
+def test_the_best_is_no_worse_than_greed_after_one_gradient():
+    found = tilted_price(0.8, iterations=1)
+    assert found.best <= min(found.usual, found.greedy) * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("wrong", [{"size": 1}, {"steps": 0}, {"coupling": 1.0}])
@@ -463,8 +480,25 @@ def test_a_run_has_a_row_for_every_policy():
     np.testing.assert_allclose(arrays["maps"].mean(1), 1, rtol=1e-5)
     assert all(len(values) == 6 for name, values in arrays.items() if name.startswith("history_"))
     assert (arrays["history_bits"][1:] > 0).all()
+    _postage_is_counted_on_test(config, arrays)
     without = SELECTION.compute(SelectionConfig.from_flat(TOY | {"epochs": 0, "methods": "rho"}))
     assert without["names"].tolist() == ["uniform", "rho"] and "maps" not in without
+
+
+def _postage_is_counted_on_test(config, arrays):
+    task, quanta = build_task(config), int(arrays["history_quanta"][1])
+    made = select(task, Greedy(float(arrays["history_value"][1])), 12)
+    pays = {}
+    for count in experiment.QUANTA:
+        counts = studies.quantised(made.policy, count)
+        states = train(task, counts.to(made.policy) / count).states
+        for kind, examples in (("desired_auc", task.desired), ("auc", task.test)):
+            usual = arrays[f"history_{kind}"][0]
+            saved = 12 * (usual - loss_auc(task.trajectory_losses(states, examples)))
+            pays[count, kind] = studies.policy_bits(counts) * math.log(2) / saved
+    assert quanta == min(experiment.QUANTA, key=lambda count: pays[count, "desired_auc"])
+    assert arrays["history_symbols"][1] == pytest.approx(pays[quanta, "auc"], rel=1e-5)
+    assert pays[quanta, "auc"] != pytest.approx(pays[quanta, "desired_auc"], rel=1e-2)
 
 
 def test_interrupted_the_search_for_the_best_goes_on(tmp_path, monkeypatch):
@@ -547,6 +581,12 @@ def test_shares_of_the_attainable_gain():
     assert given["rho"].tolist() == [1]
 
 
+def test_the_seeds_of_a_sweep():
+    many = Run("x", "x", {"seed": 0}, {}, {"seconds": np.ones(2), "seed": np.array([3, 4])})
+    one = Run("x", "x", {"seed": 7}, {}, {"seconds": np.ones(1)})
+    assert report.seeds(many) == [3, 4] and report.seeds(one) == [7]
+
+
 def test_a_sweep_beside_the_searches_of_its_points():
     config = {"selection": {"methods": "rho", "studies": False}, "search": {"epochs": 0}}
     columns = {
@@ -575,8 +615,9 @@ def test_a_sweep_beside_the_searches_of_its_points():
         )
         for ar in (3.0, 5.0)
     ]
-    # two passes over nine desired examples are three of the training set's, of six a step
-    assert report.search_cost(searches[0]) == 15
+    # two passes over nine desired examples are three of the training set's, of six a step;
+    # ten updates, and the last policy
+    assert report.search_cost(searches[0]) == 16.5
     counted = replace(searches[0], arrays=searches[0].arrays | {"history_evaluations": [1, 20]})
     assert report.search_cost(counted) == 30
     assert report.beside(swept, searches) == {
@@ -592,7 +633,7 @@ def test_a_sweep_beside_the_searches_of_its_points():
             "desired": "100%",
             "test": "100%",
             "AR": "4.00 (3.00–5.00)",
-            "cost": "15",
+            "cost": "16",
             "on spoilt": "20% (20 to 20)",
             "AUROC": "–",
         },
@@ -616,7 +657,7 @@ def test_figures_show_what_they_are_given():
     assert "mean,0,1.5" in style.shown_data(greed)
     settings = {
         "small": {"good": np.array([0.5, 0.7]), "bad": np.array([-0.1])},
-        "large": {"bad": np.array([0.2])},
+        "large": {"bad": np.array([0.2]), "good": np.array([math.nan])},
     }
     stories = figures.shares_of_settings(settings)
     assert [text.get_text() for text in stories.axes[0].get_yticklabels()] == ["bad", "good"]

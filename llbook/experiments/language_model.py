@@ -166,8 +166,10 @@ def build_task(config: LanguageModelConfig) -> Transformer | Shared:
 
     Raises:
         RuntimeError: ``device`` is ``"cuda"`` and there is none.
+        TypeError: another configuration.
         ValueError: ``tf32`` without a GPU.
     """
+    LanguageModelConfig.require(config)
     device, examples = config.torch_device(), load_examples(config)[1]
     architecture = Architecture(
         vocabulary=config.data.vocabulary,

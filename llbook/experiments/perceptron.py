@@ -89,7 +89,9 @@ def build_task(config: PerceptronConfig) -> Perceptron:
 
     Raises:
         RuntimeError: ``device`` is ``"cuda"`` and there is none.
+        TypeError: another configuration.
     """
+    PerceptronConfig.require(config)
     device = config.torch_device()
     dtype = {"float32": torch.float32, "float64": torch.float64}[config.precision]
     data = teacher_data(

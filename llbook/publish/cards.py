@@ -10,6 +10,7 @@ import base64
 import mimetypes
 from html import escape
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from bs4 import BeautifulSoup
 
@@ -41,10 +42,13 @@ def draw_cards(site: Path) -> int:
             continue
         page = BeautifulSoup(text, "html.parser")
         said = {str(tag["property"]): str(tag["content"]) for tag in page.select("meta[property]")}
-        figure = page.select_one("article figure img")
+        figure = page.select_one("article figure img[src]")
         if figure is None or "og:image" not in said:
             continue
-        picture = path.parent / str(figure["src"])
+        source = urlsplit(str(figure["src"]))  # quoted as in every page
+        picture = path.parent / unquote(source.path)
+        if source.scheme or not picture.is_file():
+            continue
         file = site / "_images" / "social_previews" / said["og:image"].rpartition("/")[2]
         cards[file] = _CARD.format(
             site=escape(said["og:site_name"]),

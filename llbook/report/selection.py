@@ -81,9 +81,10 @@ def search_cost(run: Run) -> float:
     """What a search cost, in gradient evaluations as those of the methods are counted.
 
     Args:
-        run: of a perceptron or a language model; each of its updates took an evaluation.
+        run: of a perceptron or a language model. Where it did not count: each update took an
+            evaluation, and the last policy one more.
     """
-    known = run.arrays.get("history_evaluations", run.arrays["history_epoch"])
+    known = run.arrays.get("history_evaluations", run.arrays["history_epoch"] + 1)
     data = run.config["data"]
     return float(known[-1]) * (1 + 2 * data["desired_size"] / data["size"] / PASSES)
 

@@ -25,7 +25,7 @@ class Price(NamedTuple):
 
     Attributes:
         usual, greedy, best: ηJ.
-        gap: relative first-order gap of the best.
+        gap: relative first-order gap of the best, large where no solution is better than greedy.
     """
 
     usual: float
@@ -41,7 +41,7 @@ def tilted_price(
 
     r_n is uniform in (0.4, 1), c_n between 1 and e⁻³, uniform in its logarithm, and the horizon is
     N/2. Greedy is the better of one and of two examples a step; the best policy
-    the better of those solved for from equal weights and from greedy.
+    that of the least area among these two and those solved for from them.
 
     Args:
         coupling: κ in [0, 1); the brackets of the flows grow with it.
@@ -95,6 +95,8 @@ def _price(task: LeastSquares, eta: float, steps: int, iterations: int) -> Price
     greedy = min(tried, key=lambda policy: value(policy)[0])
     equal = constant_policy(task, steps)
     mixed = (1 - MIXED) * greedy + MIXED / size
-    solutions = [solve(value, start, iterations=iterations) for start in (equal, mixed)]
+    # greedy and equal weights themselves too: few iterations may end above them
+    starts = ((equal, iterations), (mixed, iterations), (greedy, 1), (equal, 1))
+    solutions = [solve(value, start, iterations=count) for start, count in starts]
     best = min(solutions, key=lambda one: one.objective)
     return Price(value(equal)[0], value(greedy)[0], best.objective, best.gap)

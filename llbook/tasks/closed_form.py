@@ -40,7 +40,7 @@ class _Crew:
     def __init__(self) -> None:
         self._pause = SHORTEST
         self._alone = self._together = 0  # stretches: still to be done by one; since then by all
-        self._taken = 0.0  # seconds a step by all, recent ones weighing most
+        self._taken = 0.0  # by all, of the time by one in the same run; recent stretches weigh most
 
     def run(self, steps: Callable[[int, int], None], count: int, signed: Tensor) -> None:
         """Do so many steps, from one to another at a time."""
@@ -63,10 +63,10 @@ class _Crew:
             set_num_threads(most)
 
     def _learn(self, taken: float, by_one: float) -> None:
-        before = self._taken if self._together else by_one / 2  # as on two quiet cores
-        self._taken = (7 * before + taken) / 8
+        before = self._taken if self._together else 0.5  # as on two quiet cores
+        self._taken = (7 * before + taken / by_one) / 8
         self._together += 1
-        if self._taken > by_one:
+        if self._taken > 1:
             self._alone, self._together = self._pause, 0
             self._pause = min(2 * self._pause, LONGEST)
         elif self._together > self._pause:

@@ -138,7 +138,7 @@ class MicroBatches:
 
     def _width(self, examples: Tensor) -> int:
         """Windows of a micro-batch; of a fixed one, as many in each as the fewest need."""
-        if not self._fixed:
+        if not self._fixed or not len(examples):  # a share may have none of a batch
             return self._most
         return -(-len(examples) // -(-len(examples) // self._most))
 

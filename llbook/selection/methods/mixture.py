@@ -12,6 +12,8 @@ all alike.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -42,7 +44,7 @@ class BestMixture(Static):
     def fixed(self, task: Task, steps: int, meter: Meter) -> Tensor:
         members = group_means(task, self.groups, meter)
         # the corners, which mirror descent only nears
-        areas = [_area(task, group, steps, meter) for group in members]
+        areas = [_area_or_inf(task, group, steps, meter) for group in members]
         least = min(areas)
         best = torch.eye(len(members)).to(members)[areas.index(least)][None]
         row = torch.full_like(best, 1 / len(members))
@@ -63,6 +65,14 @@ def _area(task: Task, weights: Tensor, steps: int, meter: Meter) -> float:
     losses = task.trajectory_losses(process.trajectory, task.desired)
     meter.add(2 * steps, desired=steps)
     return float(losses[1:].double().sum())
+
+
+def _area_or_inf(task: Task, weights: Tensor, steps: int, meter: Meter) -> float:
+    """The same; infinite where the training diverges."""
+    try:
+        return _area(task, weights, steps, meter)
+    except FloatingPointError:
+        return math.inf
 
 
 class MixingLaw(Static):
