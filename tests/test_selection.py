@@ -589,6 +589,7 @@ def test_the_seeds_of_a_sweep():
 
 def test_a_sweep_beside_the_searches_of_its_points():
     config = {"selection": {"methods": "rho", "studies": False}, "search": {"epochs": 0}}
+    config |= {"data": {"size": 6}, "training": {"steps": 4}}
     columns = {
         "auc": [[4.0, 3], [4, 2]],
         "desired_auc": [[4.0, 2], [4, 2]],
@@ -603,7 +604,7 @@ def test_a_sweep_beside_the_searches_of_its_points():
         Run(
             "y",
             "language-model",
-            {"data": {"size": 6, "desired_size": 9}},
+            {"data": {"size": 6, "desired_size": 9}, "training": {"steps": 4}},
             {},
             {
                 "history_auc": np.array([4.0, 2]),
@@ -638,6 +639,9 @@ def test_a_sweep_beside_the_searches_of_its_points():
             "AUROC": "–",
         },
     }
+    other = replace(swept, config=config | {"training": {"steps": 8}})
+    with pytest.raises(ValueError, match="steps: got a search with 4; expected .* sweep, 8"):
+        report.beside(other, searches)
 
 
 def test_figures_show_what_they_are_given():

@@ -343,10 +343,7 @@ LANGUAGE_MODEL = _InnerExperiment(
             optional=True,  # half an hour of one core each
         ),
         "long": Recorded(
-            {
-                **{"corpus": "tinystories", "epochs": 10, "measure_every": 3},
-                **{"steps": 160, "size": 256, "vocabulary": 450},
-            },
+            language_model.LONG | {"corpus": "tinystories", "epochs": 10, "measure_every": 3},
             seeds=(0,),
             optional=True,  # an hour and more of one core
         ),

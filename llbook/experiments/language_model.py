@@ -35,6 +35,8 @@ from llbook.tasks.transformer import Architecture, initial_parameters
 __all__ = [
     "LADDER",
     "LANGUAGE_MODEL",
+    "LONG",
+    "SHORT",
     "TABLE_2_ROW_1",
     "LanguageModelConfig",
     "LanguageModelMeasures",
@@ -365,7 +367,9 @@ _OTHERS: dict[str, dict[str, Any]] = {
 # a search whose updates do not shrink as T grows
 _TWO_STAGE = {"method": "two-stage", "epochs": 16, "measure_every": 3}
 
-_LONG = {"steps": 160, "size": 256, "vocabulary": 450}
+# sizes that other experiments take over
+SHORT: dict[str, Any] = {"steps": 40, "size": 64, "vocabulary": 350}
+LONG: dict[str, Any] = {"steps": 160, "size": 256, "vocabulary": 450}
 
 LANGUAGE_MODEL = Experiment(
     name="language-model",
@@ -374,10 +378,8 @@ LANGUAGE_MODEL = Experiment(
     measure=LanguageModelMeasures,
     code=("llbook.data", "llbook.tasks", "llbook.experiments.language_model"),
     recorded={
-        "short-gelu": Recorded(
-            {"steps": 40, "size": 64, "vocabulary": 350, "activation": "gelu"}, optional=True
-        ),
-        "long-two-stage": Recorded({**_LONG, **_TWO_STAGE}, seeds=(0,)),
+        "short-gelu": Recorded(SHORT | {"activation": "gelu"}, optional=True),
+        "long-two-stage": Recorded(LONG | _TWO_STAGE, seeds=(0,)),
         **{
             f"steps-{steps}": Recorded(
                 _rung(steps),
@@ -396,9 +398,9 @@ LANGUAGE_MODEL = Experiment(
             )
             for steps in (250, 500, 1000)
         },
-        "short": Recorded({"steps": 40, "size": 64, "vocabulary": 350}),
+        "short": Recorded(SHORT),
         "laptop": Recorded(),
-        "long": Recorded(_LONG),
+        "long": Recorded(LONG),
         # an hour of two cores
         "largest": Recorded(_LARGEST, seeds=(0,), optional=True),
         # for a GPU: rows of the paper's Table 2, the third of which is its main experiment

@@ -99,7 +99,17 @@ def beside(sweep: Run, searches: Sequence[Run]) -> dict[str, dict[str, str]]:
     Returns:
         Of each policy ``desired`` and ``test``, shares of the attainable gain; ``AR``; ``cost``, in gradient
         evaluations; ``on spoilt``, its weight there; ``AUROC``. The best known is the last.
+
+    Raises:
+        ValueError: a search of another N or T.
     """
+    for one in searches:
+        for section, name in (("data", "size"), ("training", "steps")):
+            here, there = sweep.config[section][name], one.config[section][name]
+            if here != there:
+                raise ValueError(
+                    f"{name}: got a search with {there}; expected that of the sweep, {here}"
+                )
     every, found = np.ones(len(searches), bool), [one.arrays for one in searches]
     shares = {
         word: shares_over(sweep, every, measure=measure, best=values(found, measure))

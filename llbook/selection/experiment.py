@@ -346,8 +346,6 @@ _ONLINE = "hardest,rho,grad-match,greedy,controller,groups,look-ahead-5"
 _FULL = {"size": 4096, "steps": 2000, "epochs": 0}
 _MIXTURES = "groups,doge,doremi,mixing-law,mixture"
 _DEAR = "greedy,grad-match,look-ahead-1,look-ahead-5,look-ahead-25,pds-one-sweep,pds"
-_SHORT = {"steps": 40, "size": 64, "vocabulary": 350}
-_LONG = {"steps": 160, "size": 256, "vocabulary": 450}
 _CODE = (
     *("llbook.selection", "llbook.theory.influence", "llbook.theory.flows"),
     *("llbook.tasks.least_squares", "llbook.experiments.perceptron"),
@@ -416,7 +414,7 @@ LANGUAGE_MODEL = _SelectionExperiment(
             for seed in _SEEDS
         ],
         "long": [
-            _LONG
+            language_model.LONG
             | {
                 "methods": "hardest,rho,greedy,controller,groups,tracin,pds-one-sweep",
                 "epochs": 0,
@@ -424,12 +422,18 @@ LANGUAGE_MODEL = _SelectionExperiment(
             }
             for seed in _SEEDS[:1]
         ],
-        "groups": [_SHORT | {"methods": _MIXTURES, "epochs": 0, "seed": seed} for seed in _SEEDS],
+        "groups": [
+            language_model.SHORT | {"methods": _MIXTURES, "epochs": 0, "seed": seed}
+            for seed in _SEEDS
+        ],
         # methods that cost as many evaluations as a search
-        "short": [_SHORT | {"methods": _DEAR, "epochs": 0, "seed": seed} for seed in _SEEDS],
+        "short": [
+            language_model.SHORT | {"methods": _DEAR, "epochs": 0, "seed": seed} for seed in _SEEDS
+        ],
         # greed against depth and width
         "greed": [
-            _SHORT | {"methods": "greedy", "layers": layers, "hidden": hidden, "seed": seed}
+            language_model.SHORT
+            | {"methods": "greedy", "layers": layers, "hidden": hidden, "seed": seed}
             for layers, hidden in ((1, 32), (2, 16), (2, 32), (2, 64), (4, 32))
             for seed in _SEEDS
         ],
