@@ -347,7 +347,7 @@ LANGUAGE_MODEL = _InnerExperiment(
                 **{"corpus": "tinystories", "epochs": 10, "measure_every": 3},
                 **{"steps": 160, "size": 256, "vocabulary": 450},
             },
-            seeds=(0,),
+            seeds=(0, 1, 2),
             optional=True,  # an hour and more of one core
         ),
     },
