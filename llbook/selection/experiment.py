@@ -420,7 +420,7 @@ LANGUAGE_MODEL = _SelectionExperiment(
                 "epochs": 0,
                 "seed": seed,
             }
-            for seed in _SEEDS[:1]
+            for seed in _SEEDS
         ],
         "groups": [
             language_model.SHORT | {"methods": _MIXTURES, "epochs": 0, "seed": seed}
