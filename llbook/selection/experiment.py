@@ -422,7 +422,7 @@ LANGUAGE_MODEL = _SelectionExperiment(
                 "epochs": 0,
                 "seed": seed,
             }
-            for seed in _SEEDS[:1]
+            for seed in _SEEDS
         ],
         "groups": [_SHORT | {"methods": _MIXTURES, "epochs": 0, "seed": seed} for seed in _SEEDS],
         # methods that cost as many evaluations as a search
