@@ -3,11 +3,14 @@
 import re
 import shutil
 import unicodedata
+from contextlib import nullcontext
 
+import numpy as np
 import pytest
 from conftest import ROOT, run_llbook
+from matplotlib.image import imread, imsave
 
-from llbook.publish import browser
+from llbook.publish import browser, cards
 from llbook.publish.pdf import print_book
 from llbook.publish.site import BookError, pages
 
@@ -86,3 +89,25 @@ def test_no_browser_is_said_with_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("LLBOOK_CHROMIUM", "/no/such/program")
     with pytest.raises(browser.NoBrowserError, match="'/no/such/program', which is no program"):
         browser.chromium_path()
+
+
+def test_cards_have_pictures_of_any_name(chromium, tmp_path, monkeypatch):
+    """Sphinx quotes them; a picture from elsewhere, or none, is no card."""
+    monkeypatch.setattr(cards, "chromium", lambda: nullcontext(chromium))
+    (tmp_path / "_images" / "social_previews").mkdir(parents=True)
+    imsave(tmp_path / "_images" / "a ä.png", np.zeros((4, 4, 3)))
+    sources = {
+        "one": 'src="_images/a%20%C3%A4.png"',
+        "two": 'src="https://example.org/a.png"',
+        "three": 'src="_images/none.png"',
+        "four": "",
+    }
+    for name, source in sources.items():
+        said = {"image": f"https://example.org/{name}.png", "title": name, "site_name": "book"}
+        head = "".join(f'<meta property="og:{key}" content="{it}">' for key, it in said.items())
+        page = f"{head}<article><figure><img {source}></figure></article>"
+        (tmp_path / f"{name}.html").write_text(page, encoding="utf-8")
+    assert cards.draw_cards(tmp_path) == 1
+    drawn = [path.name for path in (tmp_path / "_images" / "social_previews").iterdir()]
+    assert drawn == ["one.png"]
+    assert imread(tmp_path / "_images" / "social_previews" / "one.png").shape[:2] == (600, 1146)
