@@ -22,6 +22,8 @@ def run(rate, saving):
         "names": np.array(["gradient-descent", "adam"]),
         "rates": np.array([rate, 0.5]),
         "test": area,
+        "desired": area,
+        "rate_area": np.array([[math.nan, 1.5, 2.0], [8.0, 4.0, math.nan]]),
         "ar": np.full((3, 2), 2.0),
         "changed_test": changed,
         **{f"measured_{kind}similarity": np.full((2, 2), 3.0) for kind in KINDS},
@@ -30,6 +32,14 @@ def run(rate, saving):
 
 
 KINDS = ("", "preconditioned_", "future_")
+
+
+def test_a_policy_against_equal_weights_at_the_rate_of_their_least_area():
+    own = run(0.1, 0.5)
+    assert report.against_least(own) == pytest.approx(
+        np.array([[1 - 1 / 1.5, 1 - 5 / 4], [1 - 3 / 1.5, 1 - 2 / 4]])
+    )
+    assert [report.mean_of(runs) for runs in ([own], [own, own])] == ["one seed", "mean of 2 seeds"]
 
 
 def test_the_rate_that_saves_as_much_is_interpolated_in_logarithms():

@@ -74,23 +74,24 @@ def shares_of_settings(settings: Mapping[str, Mapping[str, Array]]) -> Figure:
             gain. The methods are drawn in the order of their means over all settings that have
             them, the best at the top.
     """
+    settings = {
+        word: {name: v[np.isfinite(v)] for name, v in shares.items() if np.isfinite(v).any()}
+        for word, shares in settings.items()
+    }
     pooled: dict[str, list[float]] = {}
     for shares in settings.values():
         for name, values in shares.items():
-            if np.isfinite(values).any():
-                pooled.setdefault(name, []).append(float(np.nanmean(values)))
+            pooled.setdefault(name, []).append(float(np.mean(values)))
     order = sorted(pooled, key=lambda name: np.mean(pooled[name]))
     figure, axes = style.subplots(figsize=(7.6, 0.36 * len(order) + 1.4))
     for number, (word, shares) in enumerate(settings.items()):
         lift = 0.2 * ((len(settings) - 1) / 2 - number)
         look = {"color": f"C{number}", "marker": "osD^"[number % 4], "linestyle": "none"}
-        known = {name: values for name, values in shares.items() if np.isfinite(values).any()}
-        heights = np.array([order.index(name) + lift for name in known])
-        for height, values in zip(heights, known.values(), strict=True):
-            ends = np.nanmin(values), np.nanmax(values)
-            axes.hlines(height, *ends, color=look["color"], linewidth=1)
-        marks = np.concatenate(list(known.values()))
-        places = np.repeat(heights, [len(values) for values in known.values()])
+        heights = np.array([order.index(name) + lift for name in shares])
+        for height, values in zip(heights, shares.values(), strict=True):
+            axes.hlines(height, np.min(values), np.max(values), color=look["color"], linewidth=1)
+        marks = np.concatenate(list(shares.values()))
+        places = np.repeat(heights, [len(values) for values in shares.values()])
         axes.plot(marks, places, label=word, markersize=5, **look)
     axes.axvline(0, color=style.CONVENTIONAL, linewidth=1)
     axes.set_yticks(range(len(order)), order)

@@ -12,7 +12,7 @@ from llbook.report.selection import percent
 from llbook.report.verdicts import known_mean
 from llbook.runs.run import Run
 
-__all__ = ["equal_rate", "mean_transfer", "saved", "summary"]
+__all__ = ["against_least", "equal_rate", "mean_of", "mean_transfer", "saved", "summary"]
 
 
 def saved(area: float | NDArray[np.float64], usual: float | NDArray[np.float64]) -> float:
@@ -54,6 +54,24 @@ def mean_transfer(
     names = [words[str(name)] for name in runs[0].arrays["names"]]
     areas = np.array([run.arrays["test"] for run in runs])
     return names, names, (1 - areas[:, 1:] / areas[:, :1]).mean(0)
+
+
+def against_least(run: Run) -> NDArray[np.float64]:
+    """Area that a policy saves against equal weights at the rate of their least area.
+
+    On the desired examples, shape (M, M): rows, what the policy was searched for; columns, what
+    trains under it.
+
+    Args:
+        run: of :data:`llbook.experiments.inner.INNER`.
+    """
+    arrays = run.arrays
+    return np.asarray(1 - arrays["desired"][1:] / np.nanmin(arrays["rate_area"], 1))
+
+
+def mean_of(runs: Sequence[Run]) -> str:
+    """Of how many seeds a number is the mean, in words."""
+    return f"mean of {len(runs)} seeds" if len(runs) > 1 else "one seed"
 
 
 def summary(runs: Sequence[Run], words: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:

@@ -95,8 +95,8 @@ def _price(task: LeastSquares, eta: float, steps: int, iterations: int) -> Price
     greedy = min(tried, key=lambda policy: value(policy)[0])
     equal = constant_policy(task, steps)
     mixed = (1 - MIXED) * greedy + MIXED / size
-    # greedy and equal weights themselves too: few iterations may end above them
-    starts = ((equal, iterations), (mixed, iterations), (greedy, 1), (equal, 1))
-    solutions = [solve(value, start, iterations=count) for start, count in starts]
-    best = min(solutions, key=lambda one: one.objective)
-    return Price(value(equal)[0], value(greedy)[0], best.objective, best.gap)
+    solutions = [solve(value, start, iterations=iterations) for start in (equal, mixed)]
+    # themselves: few iterations may end above them
+    ends = [solve(value, policy, iterations=1) for policy in (equal, greedy)]
+    best = min(solutions + ends, key=lambda one: one.objective)
+    return Price(ends[0].objective, ends[1].objective, best.objective, best.gap)
