@@ -344,7 +344,7 @@ LANGUAGE_MODEL = _InnerExperiment(
         ),
         "long": Recorded(
             language_model.LONG | {"corpus": "tinystories", "epochs": 10, "measure_every": 3},
-            seeds=(0, 1),
+            seeds=(0, 1, 2),
             optional=True,  # an hour and more of one core
         ),
     },
