@@ -241,3 +241,82 @@ def test_weights_of_the_mirror_method_can_return():
     task = make(dtype=torch.float32)
     found = search(task, 20, epochs=60, method="mirror", rate=3.0)
     assert bool(torch.isfinite(found.policy).all()) and float(found.policy.min()) > 0
+
+
+@pytest.fixture
+def task():
+    return make()
+
+
+def _failing(monkeypatch, at):
+    """Let the trainings of these numbers diverge; the count of them all."""
+    count = []
+
+    def fail(*args, **options):
+        count.append(1)
+        if len(count) in at:
+            raise FloatingPointError("diverged here")
+        return train(*args, **options)
+
+    monkeypatch.setattr("llbook.optimal.search.train", fail)
+    return count
+
+
+@pytest.mark.parametrize("method", ["mirror", "spectral", "two-stage"])
+def test_goes_back_where_a_training_diverges(task, method, monkeypatch):
+    options = {"method": method, "start": "equal", "measure_every": 1}
+    usual = search(task, 30, epochs=12, **options)
+    count = _failing(monkeypatch, at=(4, 8))
+    found = search(task, 30, epochs=12, **options)
+    assert len(count) == found.history[-1]["evaluations"] <= 12
+    values = [row["objective"] for row in found.history]
+    assert values[:3] == [row["objective"] for row in usual.history[:3]]
+    assert values[3] == min(values[:3])  # the best one, once more
+    assert values[4] < values[3]  # and on from there
+    assert values[-1] == min(values)
+
+
+def test_a_shorter_step_follows_a_diverged_one(task, monkeypatch):
+    first = {}
+    for at in ((2,), ()):
+        with monkeypatch.context() as patch:
+            _failing(patch, at)
+            seen = []
+            search(
+                task,
+                30,
+                method="mirror",
+                start="equal",
+                epochs=6,
+                measure_every=1,
+                callback=lambda epoch, seen=seen: seen.append(epoch.policy.clone()),
+            )
+        # with a failure the start is evaluated twice
+        first[at] = seen[2 if at else 1]
+    start = constant_policy(task, 30)
+    moved = {at: float((policy / start).log().abs().max()) for at, policy in first.items()}
+    assert 0.4 < moved[(2,)] / moved[()] < 0.55
+
+
+def test_the_papers_method_does_not_go_back(task, monkeypatch):
+    _failing(monkeypatch, at=(3,))
+    with pytest.raises(FloatingPointError, match="diverged here"):
+        search(task, 30, epochs=5, step_size=1e-3)
+
+
+@pytest.mark.parametrize("method", ["mirror", "spectral"])
+def test_a_first_training_that_diverges_is_an_error(task, method, monkeypatch):
+    _failing(monkeypatch, at=(1,))
+    with pytest.raises(FloatingPointError, match="diverged here"):
+        search(task, 30, method=method, epochs=5)
+
+
+def test_a_derivative_that_is_no_number_is_named(task, monkeypatch):
+    def broken(*args):
+        gradient, losses = gradient_and_losses(*args)
+        gradient[2, 1] = math.nan
+        return gradient, losses
+
+    monkeypatch.setattr("llbook.optimal.search.gradient_and_losses", broken)
+    with pytest.raises(FloatingPointError, match="∂J/∂γ nan"):
+        search(task, 30, method="mirror", start="equal", epochs=5)

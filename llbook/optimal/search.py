@@ -8,6 +8,7 @@ found is a method's affair (:mod:`llbook.optimal.methods`); the paper's is
 
 from __future__ import annotations
 
+import math
 import numbers
 import os
 import sys
@@ -141,7 +142,8 @@ def search(
     Raises:
         ValueError: a number out of range or an unknown name; the message says
             which, what was got and what is allowed. A checkpoint of another search.
-        FloatingPointError: the training diverged.
+        FloatingPointError: the first training diverged or, of the paper's method, any; the others go
+            back to the best policy met and on with shorter steps.
     """
     if epochs < 0:
         raise ValueError(f"epochs must be at least 0, got {epochs}")
@@ -209,9 +211,16 @@ def search(
     )
     with bar, _deterministic(policy.device):
         while True:
-            process = train(task, policy, inner=inner, trajectory=trajectory)
-            gradient, losses = gradient_and_losses(task, policy, process)
-            value = float(losses.double().sum())
+            try:
+                process, gradient, value = _evaluated(task, policy, inner, trajectory)
+            except FloatingPointError:
+                if not keeper.epochs or keeper.returning or not descent.retreat():
+                    raise
+                keeper.evaluations += 1
+                bar.update()
+                keeper.returning = keeper.evaluations >= budget - kind.spare
+                policy = keeper.best()
+                continue
             number = keeper.epochs
             keeper.epochs += 1
             keeper.evaluations += 1
@@ -248,6 +257,27 @@ def search(
             if not over:
                 policy = keeper.rounded(policy)
             keeper.save(policy, descent, callback)
+
+
+def _evaluated(
+    task: Task, policy: Tensor, inner: Inner, trajectory: str
+) -> tuple[Process, Tensor, float]:
+    """The training of a policy, ∂J/∂γ and J; all of them finite.
+
+    Raises:
+        FloatingPointError: one is not.
+    """
+    process = train(task, policy, inner=inner, trajectory=trajectory)
+    gradient, losses = gradient_and_losses(task, policy, process)
+    value = float(losses.double().sum())
+    # a sum over all entries is finite where each is; they are too many to look at one by one
+    whole = float(task.summed(gradient.sum()[None])[0])
+    if not (math.isfinite(value) and math.isfinite(whole)):
+        raise FloatingPointError(
+            f"the search left the finite numbers: J = {value:g}, the sum of ∂J/∂γ {whole:g}; "
+            f"lower the learning rate ({task.learning_rate:g}) or the steps of the search"
+        )
+    return process, gradient, value
 
 
 @contextmanager

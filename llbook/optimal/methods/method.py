@@ -89,6 +89,14 @@ class Method(ABC):
             value: J there.
         """
 
+    def retreat(self) -> bool:
+        """Forget where it was and step shorter: its last proposal trains to numbers that are not finite.
+
+        The search goes on from the best policy met, which it evaluates again. False where a
+        method has no shorter step; the search then fails.
+        """
+        return False
+
     def tensors(self) -> dict[str, Tensor]:
         """What is kept from one evaluation to the next, each (T, N)."""
         return {}

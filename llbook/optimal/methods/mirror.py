@@ -44,7 +44,8 @@ class Mirror(Method):
 
     def __init__(self, task: Task, settings: Settings) -> None:
         super().__init__(task, settings)
-        self._updates = 0
+        self._updates, self._since = 0, 0
+        self._shortened = 1.0
         self._first: Tensor | None = None
         self._second: Tensor | None = None
 
@@ -58,8 +59,9 @@ class Mirror(Method):
         rate = (
             self.settings.rate * (1 + math.cos(math.pi * self._updates / self.settings.updates)) / 2
         )
-        self._updates += 1
-        scale = (1 - SECOND**self._updates) ** 0.5 / (1 - FIRST**self._updates)
+        rate *= self._shortened
+        self._updates, self._since = self._updates + 1, self._since + 1
+        scale = (1 - SECOND**self._since) ** 0.5 / (1 - FIRST**self._since)
         # a row far from anything that matters has gradients whose squares are zero
         least = torch.finfo(policy.dtype).tiny ** 0.5
         root = torch.sqrt(self._second, out=slope).add_(least)
@@ -68,14 +70,26 @@ class Mirror(Method):
         policy.div_(self.task.summed(policy.sum(1))[:, None])
         return policy.clamp_(min=LEAST[policy.dtype])
 
+    def retreat(self) -> bool:
+        self._first = self._second = None
+        self._since = 0
+        self._shortened /= 2
+        return True
+
     def tensors(self) -> dict[str, Tensor]:
         if self._first is None or self._second is None:
             return {}
         return {"first": self._first, "second": self._second}
 
     def facts(self) -> dict[str, Any]:
-        return {"updates": self._updates}
+        return {
+            "updates": self._updates,
+            "since": self._since,
+            "shortened": self._shortened,
+        }
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         self._updates = facts["updates"]
+        self._since = facts.get("since", self._updates)  # of a checkpoint from before retreats
+        self._shortened = facts.get("shortened", 1.0)
         self._first, self._second = tensors.get("first"), tensors.get("second")

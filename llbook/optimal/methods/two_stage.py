@@ -43,6 +43,9 @@ class TwoStage(Method):
             following = self.task.by_rows(_pruned, following)
         return following
 
+    def retreat(self) -> bool:
+        return self._stage.retreat()
+
     def tensors(self) -> dict[str, Tensor]:
         return self._stage.tensors()
 
