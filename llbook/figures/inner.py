@@ -88,13 +88,13 @@ def transfer(rows: Sequence[str], columns: Sequence[str], gains: Array) -> Figur
     Args:
         rows: what the policies were searched for, R.
         columns: what trains under them, C.
-        gains: 1 - J/J of equal weights, in the same training, shape (R, C).
+        gains: 1 - J/J of equal weights, in the same training, shape (R, C); nan where it diverged.
     """
     figure, axes = style.subplots(figsize=(1.3 * len(columns) + 2.6, 0.55 * len(rows) + 1.5))
     shown = np.maximum(gains, _FLOOR)
     picture = axes.imshow(shown, cmap="PuOr", norm=CenteredNorm(halfrange=1), aspect="auto")
     for (row, column), value in np.ndenumerate(gains):
-        text = f"{100 * value:+.0f}%".replace("-", "−")
+        text = f"{100 * value:+.0f}%".replace("-", "−") if value == value else "diverged"
         dark = abs(shown[row, column]) > 0.6
         axes.text(column, row, text, ha="center", va="center", color="w" if dark else "k")
     axes.set_xticks(range(len(columns)), list(columns))

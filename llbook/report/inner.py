@@ -47,6 +47,8 @@ def mean_transfer(
 ) -> tuple[list[str], list[str], NDArray[np.float64]]:
     """Rows, columns and cells of :func:`llbook.figures.inner.transfer`: area saved on test examples.
 
+    nan where a training diverged under any seed.
+
     Args:
         runs: of :data:`llbook.experiments.inner.INNER`, of one setting and several seeds.
         words: name of an optimiser → what it is called.
