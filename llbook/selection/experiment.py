@@ -413,6 +413,16 @@ LANGUAGE_MODEL = _SelectionExperiment(
             }
             for seed in _SEEDS
         ],
+        # at a rate at which equal weights do not gain by a larger one as well
+        "laptop-quarter": [
+            language_model.QUARTER
+            | {
+                "methods": f"{_LOSSES},greedy,controller,groups,tracin,pds-one-sweep",
+                "epochs": 0,
+                "seed": seed,
+            }
+            for seed in _SEEDS
+        ],
         "long": [
             language_model.LONG
             | {
