@@ -10,8 +10,8 @@ from small_tasks import Quadratic, perceptron, random_policy
 from torch.func import hessian
 
 from llbook.figures import rates as figures
-from llbook.measures.stability import parting, sharpness, sharpness_over_steps
 from llbook.optimal.process import constant_policy, train
+from llbook.optimal.stability import parting, sharpness, sharpness_over_steps
 from llbook.report.rates import areas_of, searches_table
 from llbook.runs.run import Run
 from llbook.tasks.least_squares import LeastSquares, Rows
