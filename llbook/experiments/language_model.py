@@ -36,6 +36,7 @@ __all__ = [
     "LADDER",
     "LANGUAGE_MODEL",
     "LONG",
+    "QUARTER",
     "SHORT",
     "TABLE_2_ROW_1",
     "LanguageModelConfig",
@@ -367,6 +368,21 @@ _OTHERS: dict[str, dict[str, Any]] = {
 # a search whose updates do not shrink as T grows
 _TWO_STAGE = {"method": "two-stage", "epochs": 16, "measure_every": 3}
 
+# Of the rates of conventional learning the largest power of two at which its area is not decided
+# by rounding; see the sweep "edge".
+QUARTER: dict[str, Any] = {"corpus": "tinystories", "learning_rate": 0.25}
+_FROM_EQUAL = {"method": "two-stage", "start": "equal", "epochs": 40, "measure_every": 3}
+# the area at several rates; σ of θ_0 changed by millionths
+_EDGE = [
+    {
+        **{"corpus": "tinystories", "epochs": 0, "seed": seed},
+        **{"learning_rate": rate, "initial_scale": 0.1 * (1 + millionths * 1e-6)},
+    }
+    for seed in (0, 1, 2)
+    for rate in (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7, 1.0)
+    for millionths in range(5)
+]
+
 # sizes that other experiments take over
 SHORT: dict[str, Any] = {"steps": 40, "size": 64, "vocabulary": 350}
 LONG: dict[str, Any] = {"steps": 160, "size": 256, "vocabulary": 450}
@@ -401,6 +417,10 @@ LANGUAGE_MODEL = Experiment(
         "short": Recorded(SHORT),
         "laptop": Recorded(),
         "long": Recorded(LONG),
+        "laptop-quarter": Recorded(QUARTER, optional=True),
+        "laptop-quarter-two-stage": Recorded(QUARTER | _FROM_EQUAL, optional=True),
+        "long-quarter": Recorded(LONG | QUARTER, optional=True),
+        "long-quarter-two-stage": Recorded(LONG | QUARTER | _FROM_EQUAL, optional=True),
         # an hour of two cores
         "largest": Recorded(_LARGEST, seeds=(0,), optional=True),
         # for a GPU: rows of the paper's Table 2, the third of which is its main experiment
@@ -412,7 +432,7 @@ LANGUAGE_MODEL = Experiment(
             _TABLE_2 | {"steps": 4000, "size": 2**14, "vocabulary": 5000}, (0,), optional=True
         ),
     },
-    sweeps={"study": _STUDY},
+    sweeps={"study": _STUDY, "edge": _EDGE},
     facts=_text_facts,
     known_by_facts=("data.corpus", "data.path", "computation.fused"),
     libraries=("mistral-common", "sentencepiece"),

@@ -107,6 +107,17 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any] | Callable[[], dict[str, Any]]]] 
             "measure_every": 1,
             "draws": 20,
         },
+        "tuned_rate": {
+            "corpus": "grammar",
+            "size": 24,
+            "desired_size": 16,
+            "length": 12,
+            "vocabulary": 120,
+            "hidden": 8,
+            "heads": 2,
+            "steps": 12,
+            "places": 3,
+        },
         "explorer": {
             "size": 64,
             "dimension": 8,

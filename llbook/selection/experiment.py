@@ -341,6 +341,7 @@ def _map(policy: Tensor) -> np.ndarray:
 _SEEDS = (0, 1, 2)
 _STATIC = "tracin,influence,pds-one-sweep,pds"
 _LOSSES = "hardest,easiest,self-paced,rho"
+_STORIES = f"{_LOSSES},greedy,controller,groups,tracin,pds-one-sweep"
 _ONLINE = "hardest,rho,grad-match,greedy,controller,groups,look-ahead-5"
 # at the paper's scale; the best known policies are records of the perceptron
 _FULL = {"size": 4096, "steps": 2000, "epochs": 0}
@@ -405,12 +406,10 @@ LANGUAGE_MODEL = _SelectionExperiment(
     libraries=(*language_model.LANGUAGE_MODEL.libraries, "scipy"),
     sweeps={
         # of the language model's settings of this name, whose records have the best known
-        "laptop": [
-            {
-                "methods": f"{_LOSSES},greedy,controller,groups,tracin,pds-one-sweep",
-                "epochs": 0,
-                "seed": seed,
-            }
+        "laptop": [{"methods": _STORIES, "epochs": 0, "seed": seed} for seed in _SEEDS],
+        # at a rate at which equal weights do not gain by a larger one as well
+        "laptop-quarter": [
+            language_model.QUARTER | {"methods": _STORIES, "epochs": 0, "seed": seed}
             for seed in _SEEDS
         ],
         "long": [

@@ -1,0 +1,90 @@
+"""Figures of the learning rate: areas beside searches, and where neighbouring trainings part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from llbook.figures import style
+
+__all__ = ["areas_at_rates", "edge", "spreads"]
+
+Array = NDArray[Any]
+_MARKS = "osD^vP"
+
+
+def areas_at_rates(
+    rates: Array, usual: Array, searched: Mapping[str, tuple[Sequence[float], Array]]
+) -> Figure:
+    """Area at several rates, relative to the least that equal weights have at any.
+
+    Args:
+        rates: shape (G,), ascending.
+        usual: of equal weights, shape (G, M), a mark for each of M trainings; ratios to the least.
+        searched: what a search is called → its rates and its ratios, shape (rates, seeds).
+    """
+    figure, axes = style.subplots(figsize=(7.2, 4.0))
+    axes.plot(rates, 100 * (usual.mean(1) - 1), color=style.CONVENTIONAL)
+    axes.plot(
+        np.repeat(rates, usual.shape[1]),
+        100 * (usual.ravel() - 1),
+        "o",
+        markersize=3,
+        color=style.CONVENTIONAL,
+        label="equal weights",
+    )
+    colours = (style.PAPER, style.NEAR_OPTIMAL, style.GREEDY)
+    for (word, (places, ratios)), colour, mark in zip(
+        searched.items(), colours, "sD^", strict=False
+    ):
+        x = np.repeat(np.asarray(places, float), [len(row) for row in ratios])
+        y = 100 * (np.concatenate([np.asarray(row, float) for row in ratios]) - 1)
+        axes.plot(x, y, mark, color=colour, label=word)
+    axes.axhline(0, color="#999999", linewidth=1)
+    axes.set(
+        xscale="log", xlabel="learning rate η", ylabel="area beyond the least of equal weights (%)"
+    )
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates], minor=False)
+    axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+    axes.legend()
+    return figure
+
+
+def spreads(rates: Array, shares: Array) -> Figure:
+    """Spread of the area over draws of θ_0 that differ by millionths, a mark per seed.
+
+    Args:
+        rates: shape (G,).
+        shares: spread over area, shape (G, S).
+    """
+    figure, axes = style.subplots(figsize=(6.4, 3.4))
+    for number, row in enumerate(shares.T):
+        axes.plot(rates, 100 * row, _MARKS[number % 6] + "-", label=f"seed {number}", linewidth=0.8)
+    axes.set(xscale="log", yscale="log", xlabel="learning rate η", ylabel="spread of the area (%)")
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates], minor=False)
+    axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+    axes.legend()
+    return figure
+
+
+def edge(steps: Array, sharpness: Mapping[str, Array], partings: Mapping[str, Array]) -> Figure:
+    """ηλ of the largest eigenvalue over the steps, and how neighbouring trainings part.
+
+    Args:
+        steps: at which the eigenvalue is known, shape (S,).
+        sharpness: what a training is called → ηλ, shape (S,).
+        partings: the same → distance over that at the start, shape (T + 1,).
+    """
+    figure, (left, right) = style.subplots(1, 2, figsize=(8.8, 3.5))
+    for number, word in enumerate(sharpness):
+        left.plot(steps, sharpness[word], _MARKS[number % 6] + "-", label=word)
+        right.plot(partings[word], color=f"C{number}", label=word)
+    left.axhline(2, color="#999999", linewidth=1)
+    left.set(xlabel="step t", ylabel="η × largest eigenvalue", ylim=(0, None))
+    right.set(xlabel="step t", ylabel="distance over the first one", yscale="log")
+    left.legend()
+    return figure

@@ -1,0 +1,94 @@
+"""What is said of learning rates: areas of conventional learning, and what a search saves beyond them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llbook.report.numbers import number, per_cent, spread, table, values
+from llbook.runs.run import Run
+
+__all__ = ["Areas", "areas_of", "searches_table"]
+
+NOTABLE = 1e-3  # of an area: a search gains a few per cent
+
+
+@dataclass(frozen=True)
+class Areas:
+    """Areas of conventional learning over T, in nats a step, at G rates, S seeds and D draws of θ_0.
+
+    Attributes:
+        rates: shape (G,), ascending.
+        seeds: shape (S,), ascending.
+        desired, test: shape (G, S, D), nan where the training diverged.
+    """
+
+    rates: NDArray[np.float64]
+    seeds: NDArray[np.int64]
+    desired: NDArray[np.float64]
+    test: NDArray[np.float64]
+
+    def least(self, measure: str = "desired") -> NDArray[np.float64]:
+        """Of each seed, over all rates and draws, shape (S,)."""
+        return np.asarray(np.nanmin(getattr(self, measure), (0, 2)))
+
+    def spreads(self) -> NDArray[np.float64]:
+        """(largest - least) / mean over the draws of each rate and seed, shape (G, S)."""
+        return np.asarray(np.ptp(self.desired, 2) / self.desired.mean(2))
+
+    def settled(self) -> float:
+        """The largest rate up to which no draw moves the area by a thousandth, at any seed; nan if none is."""
+        fine = [bool(row.all()) for row in self.spreads() < NOTABLE]
+        count = [*fine, False].index(False)
+        return float(self.rates[count - 1]) if count else float("nan")
+
+
+def areas_of(sweep: Run) -> Areas:
+    """The areas in the recorded sweep ``edge`` of the language model.
+
+    Raises:
+        ValueError: a sweep that is no grid of rates, seeds and draws.
+    """
+    arrays = sweep.arrays
+    axes = [np.unique(arrays[name]) for name in ("learning_rate", "seed", "initial_scale")]
+    shape = tuple(map(len, axes))
+    count = len(arrays["learning_rate"])
+    if np.prod(shape) != count:
+        raise ValueError(
+            f"sweep: got {count} points; expected a grid of rates, seeds and draws, {shape}"
+        )
+    order = np.lexsort([arrays[n] for n in ("initial_scale", "seed", "learning_rate")])
+    desired, test = (
+        arrays[f"history_{name}"][order, 0].reshape(shape) for name in ("desired_auc", "auc")
+    )
+    return Areas(axes[0], axes[1].astype(int), desired, test)
+
+
+def searches_table(areas: Areas, rows: Sequence[tuple[str, Sequence[Run]]]) -> str:
+    """A Markdown table of searches, means and ranges over their seeds.
+
+    Args:
+        areas: of conventional learning.
+        rows: what a search is called, its runs, a seed each.
+    """
+    header = ["search", "rate", "J/T", "saved at its rate", "on test"]
+    header += ["saved beyond every rate", "on test"]
+    lines = []
+    for word, runs in rows:
+        at = [int(np.flatnonzero(areas.seeds == run.config["seed"])[0]) for run in runs]
+        cells = []
+        for measure, name in (("desired", "desired_auc"), ("test", "auc")):
+            first, last = (np.array(values([r.arrays for r in runs], name, k)) for k in (0, -1))
+            cells.append((last, 1 - last / first, 1 - last / areas.least(measure)[at]))
+        (desired, own, beyond), (_, own_test, beyond_test) = cells
+        rate = runs[0].config["training"]["learning_rate"]
+        lines.append(
+            [
+                *(word, number(rate, 2), spread(desired, 4)),
+                *map(per_cent, (own, own_test, beyond, beyond_test)),
+            ]
+        )
+    return table(header, lines)

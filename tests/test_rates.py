@@ -1,0 +1,129 @@
+"""Learning rates: the edge of stability, areas of a recorded sweep, and their figures."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from made_up_runs import made_up, run_of
+from small_tasks import Quadratic, perceptron, random_policy
+from torch.func import hessian
+
+from llbook.figures import rates as figures
+from llbook.optimal.process import constant_policy, train
+from llbook.optimal.stability import parting, sharpness, sharpness_over_steps
+from llbook.report.rates import areas_of, searches_table
+from llbook.runs.run import Run
+from llbook.tasks.least_squares import LeastSquares, Rows
+
+
+def whole(task, theta, weights):
+    """The Hessian by automatic differentiation, shape (P, P)."""
+    return hessian(lambda p: weights @ task.losses(p, task.training))(theta)
+
+
+@pytest.mark.parametrize("task", [Quadratic(), perceptron()[0]], ids=["quadratic", "perceptron"])
+def test_sharpness_is_the_largest_eigenvalue(task):
+    policy = random_policy(task, 6)
+    process = train(task, policy)
+    found = sharpness_over_steps(task, policy, process, [0, 5])
+    for value, t in zip(found, (0, 5), strict=True):
+        exact = torch.linalg.eigvalsh(whole(task, process.trajectory[t], policy[t]))[-1]
+        assert value == pytest.approx(float(exact), rel=1e-3)
+
+
+def test_sharpness_is_signed():
+    """The largest eigenvalue, not that of largest size."""
+    task = Quadratic()
+    weights = -constant_policy(task, 1)[0]
+    values = torch.linalg.eigvalsh(whole(task, task.initial, weights))
+    assert abs(values[0]) > 2 * abs(values[-1])
+    assert sharpness(task, task.initial, weights) == pytest.approx(float(values[-1]), rel=1e-3)
+
+
+def squares(eta):
+    draw = torch.Generator().manual_seed(0)
+    inputs = torch.randn(12, 3, generator=draw, dtype=torch.float64)
+    rows = Rows(inputs, torch.zeros(12, dtype=torch.float64))
+    initial = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    return LeastSquares(rows, rows, initial=initial, learning_rate=eta), inputs
+
+
+def test_neighbours_part_where_the_rate_passes_the_edge():
+    steps = 60
+    hessian_ = (lambda a: a.T @ a / 12)(squares(0.1)[1])
+    top = float(torch.linalg.eigvalsh(hessian_)[-1])
+    for factor, grows in ((1.8, False), (2.2, True)):
+        task, _ = squares(factor / top)
+        course = parting(task, steps)
+        assert course.shape == (steps + 1,) and course[0] == 1
+        # of a quadratic δ_t = (1 - ηH)^t δ_0: at the end the largest eigenvalue decides
+        assert (course[-1] > course[-2] > 1) == grows
+        assert course[-1] / course[-2] == pytest.approx(abs(1 - factor), rel=0.15)
+
+
+@pytest.mark.parametrize("change", [0.0, -1e-6, float("nan")])
+def test_a_change_must_be_one(change):
+    with pytest.raises(ValueError, match="change must be above 0"):
+        parting(squares(0.1)[0], 5, change=change)
+
+
+def test_a_change_that_rounds_to_nothing_is_named():
+    with pytest.raises(ValueError, match=r"change: got 1e-20, which is lost in torch.float64"):
+        parting(squares(0.1)[0], 5, change=1e-20)
+
+
+def sweep(drop=0):
+    """Two rates, two seeds, three draws, in an order of its own; areas 10·rate + seed + draw."""
+    points = [
+        (rate, seed, 0.1 * (1 + k * 1e-6), 10 * rate + seed + k * size)
+        for k in (2, 0, 1)
+        for seed in (1, 0)
+        for rate, size in ((0.5, 1e-1), (0.1, 1e-4))
+    ][drop:]
+    rate, seed, scale, area = np.array(points).T
+    columns = {"learning_rate": rate, "seed": seed, "initial_scale": scale}
+    areas = {f"history_{n}": np.stack([area, area], 1) for n in ("desired_auc", "auc")}
+    return Run("k", "language-model", {}, {}, columns | areas)
+
+
+def test_areas_stand_by_rate_seed_and_draw():
+    areas = areas_of(sweep())
+    assert list(areas.rates) == [0.1, 0.5] and list(areas.seeds) == [0, 1]
+    assert areas.desired.shape == (2, 2, 3)
+    assert areas.desired[0, 1] == pytest.approx([2, 2.0001, 2.0002])
+    assert areas.least() == pytest.approx([1, 2])
+    assert areas.spreads()[1] == pytest.approx([0.2 / 5.1, 0.2 / 6.1])
+    assert areas.settled() == 0.1
+
+
+def test_a_sweep_that_is_no_grid_is_named():
+    with pytest.raises(ValueError, match="got 11 points; expected a grid"):
+        areas_of(sweep(drop=1))
+
+
+def test_searches_are_measured_against_their_rate_and_against_every_rate():
+    areas = areas_of(sweep())
+    arrays = made_up()
+    arrays |= {
+        "history_desired_auc": np.array([2.0, 0.9]),
+        "history_auc": np.array([2.0, 1.1]),
+    }
+    text = searches_table(areas, [("found", [run_of(arrays)])])
+    row = [cell.strip() for cell in text.splitlines()[-1].strip("|").split("|")]
+    assert row == ["found", "0.10", "0.9000", "+55.0%", "+45.0%", "+10.0%", "−10.0%"]
+
+
+def test_figures_show_what_they_are_given():
+    areas = areas_of(sweep())
+    ratios = (areas.desired / areas.least()[:, None]).reshape(2, -1)
+    drawn = figures.areas_at_rates(areas.rates, ratios, {"found": ([0.1], np.array([[0.9, 0.8]]))})
+    lines = {line.get_label(): line for line in drawn.axes[0].lines}
+    assert list(lines["found"].get_ydata()) == pytest.approx([-10, -20])
+    assert len(lines["equal weights"].get_ydata()) == 12
+    wide = figures.spreads(areas.rates, areas.spreads())
+    assert [len(line.get_ydata()) for line in wide.axes[0].lines] == [2, 2]
+    both = figures.edge(np.array([0, 4]), {"a": np.array([1, 3.0])}, {"a": np.array([1, 9.0])})
+    assert list(both.axes[0].lines[1].get_ydata()) == [2, 2]
+    for figure in (drawn, wide, both):
+        figure.savefig(io.BytesIO(), format="svg")
