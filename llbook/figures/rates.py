@@ -38,10 +38,10 @@ def areas_at_rates(
         label="equal weights",
     )
     colours = (style.PAPER, style.NEAR_OPTIMAL, style.GREEDY)
-    for (word, (places, ratios)), colour, mark in zip(
-        searched.items(), colours, "sD^", strict=False
-    ):
-        x = np.repeat(np.asarray(places, float), [len(row) for row in ratios])
+    for number, (word, (places, ratios)) in enumerate(searched.items()):
+        colour, mark = colours[number % 3], "sD^"[number % 3]
+        # side by side, or one would hide another
+        x = 1.04**number * np.repeat(np.asarray(places, float), [len(row) for row in ratios])
         y = 100 * (np.concatenate([np.asarray(row, float) for row in ratios]) - 1)
         axes.plot(x, y, mark, color=colour, label=word)
     axes.axhline(0, color="#999999", linewidth=1)
@@ -61,7 +61,7 @@ def spreads(rates: Array, shares: Array) -> Figure:
         rates: shape (G,).
         shares: spread over area, shape (G, S).
     """
-    figure, axes = style.subplots(figsize=(6.4, 3.4))
+    figure, axes = style.subplots(figsize=(7.2, 3.6))
     for number, row in enumerate(shares.T):
         axes.plot(rates, 100 * row, _MARKS[number % 6] + "-", label=f"seed {number}", linewidth=0.8)
     axes.set(xscale="log", yscale="log", xlabel="learning rate η", ylabel="spread of the area (%)")
@@ -86,5 +86,5 @@ def edge(steps: Array, sharpness: Mapping[str, Array], partings: Mapping[str, Ar
     left.axhline(2, color="#999999", linewidth=1)
     left.set(xlabel="step t", ylabel="η × largest eigenvalue", ylim=(0, None))
     right.set(xlabel="step t", ylabel="distance over the first one", yscale="log")
-    left.legend()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
