@@ -12,7 +12,7 @@ from torch.func import hessian
 from llbook.figures import rates as figures
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.stability import parting, sharpness, sharpness_over_steps
-from llbook.report.rates import areas_of, searches_table
+from llbook.report.rates import areas_of, rules_table, searches_table
 from llbook.runs.run import Run
 from llbook.tasks.least_squares import LeastSquares, Rows
 
@@ -112,6 +112,28 @@ def test_searches_are_measured_against_their_rate_and_against_every_rate():
     text = searches_table(areas, [("found", [run_of(arrays)])])
     row = [cell.strip() for cell in text.splitlines()[-1].strip("|").split("|")]
     assert row == ["found", "0.10", "0.9000", "+55.0%", "+45.0%", "+10.0%", "−10.0%"]
+
+
+def test_rules_are_measured_against_their_rate_and_against_every_rate():
+    areas = areas_of(sweep())
+    arrays = {
+        "seed": np.array([0, 1]),
+        "seconds": np.ones(2),
+        "course_desired_auc": np.array([[2.0, 0.9, 1.0], [4.0, 1.8, 3.0]]),
+        "course_auc": np.array([[2.0, 1.1, 1.0], [4.0, 2.2, 2.0]]),
+        "course_spoilt_weight": np.array([[0.5, 0.1, 0.2], [0.5, 0.3, 0.2]]),
+    }
+    config = {"selection": {"methods": "rho,greedy", "studies": False}, "search": {"epochs": 0}}
+    text = rules_table(areas, Run("k", "language-selection", config, {}, arrays))
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines()]
+    assert [row[0] for row in rows[2:]] == ["greedy", "rho"]  # the best on test examples first
+    assert rows[3][1:] == [
+        "+55.0% (+55.0 to +55.0)",
+        "+45.0% (+45.0 to +45.0)",
+        "+10.0% (+10.0 to +10.0)",
+        "−10.0% (−10.0 to −10.0)",
+        "20% (10 to 30)",
+    ]
 
 
 def test_figures_show_what_they_are_given():

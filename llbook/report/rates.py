@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llbook.report.numbers import number, per_cent, spread, table, values
+from llbook.report.selection import percent, row_names, seeds
 from llbook.runs.run import Run
 
-__all__ = ["Areas", "areas_of", "searches_table"]
+__all__ = ["Areas", "areas_of", "rules_table", "searches_table"]
 
 NOTABLE = 1e-3  # of an area: a search gains a few per cent
 
@@ -92,3 +93,36 @@ def searches_table(areas: Areas, rows: Sequence[tuple[str, Sequence[Run]]]) -> s
             ]
         )
     return table(header, lines)
+
+
+def rules_table(areas: Areas, sweep: Run) -> str:
+    """A Markdown table of rules of selection, means and ranges over the seeds, the best first.
+
+    Args:
+        areas: of conventional learning.
+        sweep: recorded, of the experiment ``language-selection``, its points at one rate.
+    """
+    at = [int(np.flatnonzero(areas.seeds == seed)[0]) for seed in seeds(sweep)]
+    names, arrays = row_names(sweep), sweep.arrays
+    usual = names.index("uniform")
+    saved = {}
+    for measure, name in (("desired", "desired_auc"), ("test", "auc")):
+        area = arrays[f"course_{name}"].astype(float)
+        saved[measure] = 1 - area / area[:, [usual]]
+        saved[f"{measure} beyond"] = 1 - area / areas.least(measure)[at][:, None]
+    order = np.argsort(-saved["test"].mean(0), kind="stable")
+    lines = [
+        [
+            names[n],
+            *(
+                per_cent(saved[f"{measure}{where}"][:, n])
+                for where in ("", " beyond")
+                for measure in ("desired", "test")
+            ),
+            percent(arrays["course_spoilt_weight"][:, n]),
+        ]
+        for n in order
+        if n != usual
+    ]
+    header = ["rule", "saved at its rate", "on test", "saved beyond every rate", "on test"]
+    return table([*header, "weight on perturbed"], lines)
