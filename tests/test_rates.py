@@ -1,6 +1,7 @@
 """Learning rates: the edge of stability, areas of a recorded sweep, and their figures."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,6 +112,8 @@ def test_searches_are_measured_against_their_rate_and_against_every_rate():
     }
     text = searches_table(areas, [("found", [run_of(arrays)])])
     row = [cell.strip() for cell in text.splitlines()[-1].strip("|").split("|")]
+    with pytest.raises(ValueError, match=r"seed: got 0; expected one of \[1\]"):
+        searches_table(replace(areas, seeds=np.array([1])), [("found", [run_of(arrays)])])
     assert row == ["found", "0.10", "0.9000", "+55.0%", "+45.0%", "+10.0%", "−10.0%"]
 
 

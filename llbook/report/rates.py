@@ -12,8 +12,9 @@ from llbook.report.numbers import number, per_cent, spread, table, values
 from llbook.report.selection import percent, row_names, seeds
 from llbook.runs.run import Run
 
-__all__ = ["Areas", "areas_of", "rules_table", "searches_table"]
+__all__ = ["Areas", "areas_of", "rules_table", "saved_beyond", "searches_table"]
 
+HISTORY = {"desired": "desired_auc", "test": "auc"}  # what runs call these areas
 NOTABLE = 1e-3  # of an area: a search gains a few per cent
 
 
@@ -35,6 +36,17 @@ class Areas:
     def least(self, measure: str = "desired") -> NDArray[np.float64]:
         """Of each seed, over all rates and draws, shape (S,)."""
         return np.asarray(np.nanmin(getattr(self, measure), (0, 2)))
+
+    def places(self, seeds: Sequence[int]) -> list[int]:
+        """Where some seeds stand in ``seeds``.
+
+        Raises:
+            ValueError: one that is not there.
+        """
+        own = self.seeds.tolist()
+        if missing := [seed for seed in seeds if seed not in own]:
+            raise ValueError(f"seed: got {missing[0]}; expected one of {own}")
+        return [own.index(seed) for seed in seeds]
 
     def spreads(self) -> NDArray[np.float64]:
         """(largest - least) / mean over the draws of each rate and seed, shape (G, S)."""
@@ -63,9 +75,28 @@ def areas_of(sweep: Run) -> Areas:
         )
     order = np.lexsort([arrays[n] for n in ("initial_scale", "seed", "learning_rate")])
     desired, test = (
-        arrays[f"history_{name}"][order, 0].reshape(shape) for name in ("desired_auc", "auc")
+        arrays[f"history_{name}"][order, 0].reshape(shape) for name in HISTORY.values()
     )
     return Areas(axes[0], axes[1].astype(int), desired, test)
+
+
+def saved_beyond(
+    areas: Areas, runs: Sequence[Run], measure: str = "desired"
+) -> NDArray[np.float64]:
+    """Area that searches save of the least one of equal weights at any rate, shape (S,).
+
+    Args:
+        areas: of conventional learning.
+        runs: of searches, a seed each.
+        measure: ``"desired"`` or ``"test"``.
+
+    Raises:
+        ValueError: a run of a seed that ``areas`` does not have.
+    """
+    found = values([run.arrays for run in runs], HISTORY[measure])
+    return (
+        1 - np.array(found) / areas.least(measure)[areas.places([r.config["seed"] for r in runs])]
+    )
 
 
 def searches_table(areas: Areas, rows: Sequence[tuple[str, Sequence[Run]]]) -> str:
@@ -75,24 +106,19 @@ def searches_table(areas: Areas, rows: Sequence[tuple[str, Sequence[Run]]]) -> s
         areas: of conventional learning.
         rows: what a search is called, its runs, a seed each.
     """
-    header = ["search", "rate", "J/T", "saved at its rate", "on test"]
-    header += ["saved beyond every rate", "on test"]
     lines = []
     for word, runs in rows:
-        at = [int(np.flatnonzero(areas.seeds == run.config["seed"])[0]) for run in runs]
-        cells = []
-        for measure, name in (("desired", "desired_auc"), ("test", "auc")):
-            first, last = (np.array(values([r.arrays for r in runs], name, k)) for k in (0, -1))
-            cells.append((last, 1 - last / first, 1 - last / areas.least(measure)[at]))
-        (desired, own, beyond), (_, own_test, beyond_test) = cells
         rate = runs[0].config["training"]["learning_rate"]
-        lines.append(
-            [
-                *(word, number(rate, 2), spread(desired, 4)),
-                *map(per_cent, (own, own_test, beyond, beyond_test)),
-            ]
-        )
-    return table(header, lines)
+        arrays = [run.arrays for run in runs]
+        own = [
+            1 - np.divide(values(arrays, name), values(arrays, name, 0))
+            for name in HISTORY.values()
+        ]
+        beyond = [saved_beyond(areas, runs, measure) for measure in HISTORY]
+        least = spread(values(arrays, HISTORY["desired"]), 4)
+        lines.append([word, number(rate, 2), least, *map(per_cent, [*own, *beyond])])
+    header = ["saved at its rate", "on test", "saved beyond every rate", "on test"]
+    return table(["search", "rate", "J/T", *header], lines)
 
 
 def rules_table(areas: Areas, sweep: Run) -> str:
@@ -102,11 +128,11 @@ def rules_table(areas: Areas, sweep: Run) -> str:
         areas: of conventional learning.
         sweep: recorded, of the experiment ``language-selection``, its points at one rate.
     """
-    at = [int(np.flatnonzero(areas.seeds == seed)[0]) for seed in seeds(sweep)]
+    at = areas.places(seeds(sweep))
     names, arrays = row_names(sweep), sweep.arrays
     usual = names.index("uniform")
     saved = {}
-    for measure, name in (("desired", "desired_auc"), ("test", "auc")):
+    for measure, name in HISTORY.items():
         area = arrays[f"course_{name}"].astype(float)
         saved[measure] = 1 - area / area[:, [usual]]
         saved[f"{measure} beyond"] = 1 - area / areas.least(measure)[at][:, None]
