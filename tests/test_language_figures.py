@@ -15,6 +15,7 @@ from llbook.report.language_model import (
     comparison,
     corpus_notice,
     gain_sentence,
+    setting_label,
     stories_table,
     study_change,
     study_parameters,
@@ -249,3 +250,9 @@ def test_the_notebooks_parameters_are_those_of_the_config():
     page = schema(repository_root() / "book", "language_model").parameters
     assert {name: part.default for name, part in page.items()} == LanguageModelConfig().flat()
     assert all(parameter.meaning for parameter in page.values())
+
+
+def test_a_setting_at_another_rate_says_so():
+    usual, other = ([run_of(RUN, **changes)] for changes in ({}, {"learning_rate": 0.25}))
+    assert setting_label(usual) == "T = 80, N = 128, V = 400"
+    assert setting_label(other) == "T = 80, N = 128, V = 400, η = 0.25"

@@ -15,6 +15,7 @@ from IPython.display import HTML
 from numpy.typing import NDArray
 
 from llbook.data.stories import text_name
+from llbook.experiments.language_model import LanguageModelConfig
 from llbook.report import paper
 from llbook.report.numbers import number, per_cent, spread, values
 from llbook.report.verdicts import (
@@ -113,9 +114,11 @@ def gain_sentence(runs: Sequence[Arrays]) -> str:
 
 
 def setting_label(runs: Sequence[Run]) -> str:
-    """A setting's scale in a few signs."""
+    """A setting's scale in a few signs, and its learning rate where that is not the default."""
     config = runs[0].config
-    return _scale(config["data"] | config["training"])
+    rate = config["training"]["learning_rate"]
+    usual = LanguageModelConfig().training.learning_rate
+    return _scale(config["data"] | config["training"]) + f", η = {rate:g}" * (rate != usual)
 
 
 def _scale(sizes: Mapping[str, int]) -> str:
