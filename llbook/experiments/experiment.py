@@ -40,6 +40,7 @@ REGISTERED: tuple[str, ...] = (
     "llbook.experiments.explorer:LANGUAGE_MODEL",
     "llbook.experiments.inner:INNER",
     "llbook.experiments.inner:LANGUAGE_MODEL",
+    "llbook.experiments.schedule:LANGUAGE_MODEL",
     "llbook.selection.experiment:SELECTION",
     "llbook.selection.experiment:LANGUAGE_MODEL",
 )
