@@ -12,7 +12,7 @@ from llbook.data.teacher import teacher_data
 from llbook.experiments.collecting import SearchParameters
 from llbook.measures.law import first_order_gap, future_contributions
 from llbook.optimal.adjoint import gradient_and_losses, policy_gradient
-from llbook.optimal.methods import METHODS
+from llbook.optimal.methods import METHODS, Settings
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.search import search
 from llbook.optimal.starts import STARTS, greedy, static
@@ -276,26 +276,26 @@ def test_goes_back_where_a_training_diverges(task, method, monkeypatch):
     assert values[-1] == min(values)
 
 
-def test_a_shorter_step_follows_a_diverged_one(task, monkeypatch):
-    first = {}
-    for at in ((2,), ()):
-        with monkeypatch.context() as patch:
-            _failing(patch, at)
-            seen = []
-            search(
-                task,
-                30,
-                method="mirror",
-                start="equal",
-                epochs=6,
-                measure_every=1,
-                callback=lambda epoch, seen=seen: seen.append(epoch.policy.clone()),
-            )
-        # with a failure the start is evaluated twice
-        first[at] = seen[2 if at else 1]
+def _first_step(task, **options):
+    """The most that ln γ changes in the first step from equal weights."""
+    seen = []
+    search(
+        task,
+        30,
+        method="mirror",
+        measure_every=1,
+        callback=lambda epoch: seen.append(epoch.policy.clone()),
+        **options,
+    )
     start = constant_policy(task, 30)
-    moved = {at: float((policy / start).log().abs().max()) for at, policy in first.items()}
-    assert 0.4 < moved[(2,)] / moved[()] < 0.55
+    moved = [policy for policy in seen if not torch.equal(policy, start)]
+    return float((moved[0] / start).log().abs().max())
+
+
+def test_a_shorter_step_follows_a_diverged_one(task, monkeypatch):
+    usual = _first_step(task, start="equal", epochs=6)
+    _failing(monkeypatch, at=(2,))
+    assert 0.4 < _first_step(task, start="equal", epochs=6) / usual < 0.55
 
 
 def test_the_papers_method_does_not_go_back(task, monkeypatch):
@@ -320,3 +320,88 @@ def test_a_derivative_that_is_no_number_is_named(task, monkeypatch):
     monkeypatch.setattr("llbook.optimal.search.gradient_and_losses", broken)
     with pytest.raises(FloatingPointError, match="∂J/∂γ nan"):
         search(task, 30, method="mirror", start="equal", epochs=5)
+
+
+def _walled(monkeypatch, wall, stop=None):
+    """Let the trainings of policies with a weight above ``wall`` diverge; these policies, and all."""
+    failed, seen = [], []
+
+    def fail(task, policy, **options):
+        if len(seen) == stop:
+            raise KeyboardInterrupt
+        seen.append(policy.clone())
+        if float(policy.max()) > wall:
+            failed.append(len(seen) - 1)
+            raise FloatingPointError("diverged here")
+        return train(task, policy, **options)
+
+    monkeypatch.setattr("llbook.optimal.search.train", fail)
+    return failed, seen
+
+
+@pytest.mark.parametrize("method", ["mirror", "spectral", "two-stage"])
+def test_a_search_goes_on_beside_a_wall(task, method, monkeypatch):
+    failed, seen = _walled(monkeypatch, wall=0.2)
+    found = search(task, 30, epochs=40, method=method, start="equal", measure_every=1)
+    assert failed and len(seen) <= 40
+    best = min(row["objective"] for row in found.history)
+    assert found.history[-1]["objective"] == best
+    before = min(row["objective"] for row in found.history[: failed[0]])
+    assert best < before  # of those met before the first failure
+    if method == "spectral":  # whose step grows again at once
+        start = seen[failed[0] + 1]  # the best one, once more
+        moved = float((seen[failed[0]] - start).abs().max())
+        after = zip(seen[failed[0] + 1 :], seen[failed[0] + 2 :], strict=False)
+        assert all(float((b - a).abs().max()) < 0.51 * moved for a, b in after)
+
+
+@pytest.mark.parametrize("form", ["float32", "uint16"])
+@pytest.mark.parametrize("method", ["mirror", "spectral", "two-stage"])
+def test_goes_on_bit_by_bit_after_a_retreat(method, form, monkeypatch, tmp_path):
+    task = make(dtype=torch.float32)
+    options = {"epochs": 16, "method": method, "start": "equal", "policy_storage": form}
+    options["measure_every"] = 1
+    with monkeypatch.context() as patch:
+        failed, seen = _walled(patch, wall=0.06)
+        whole = search(task, 30, **options)
+    assert failed and failed[0] < len(seen) - 2
+    for stop in range(failed[0], len(seen), 2):
+        path = tmp_path / f"{stop}.pt"
+        with monkeypatch.context() as patch:
+            _walled(patch, wall=0.06, stop=stop)
+            with pytest.raises(KeyboardInterrupt):
+                search(task, 30, checkpoint=path, **options)
+        with monkeypatch.context() as patch:
+            _walled(patch, wall=0.06)
+            again = search(task, 30, checkpoint=path, **options)
+        assert torch.equal(again.policy, whole.policy) and again.history == whole.history
+
+
+def test_a_start_that_diverges_does_not_shorten_the_steps(task, monkeypatch):
+    usual = _first_step(task, start="equal", epochs=9)
+    _failing(monkeypatch, at=(2,))  # after equal weights
+    assert _first_step(task, start="greedy", epochs=9) == pytest.approx(usual, rel=1e-6)
+
+
+def test_a_derivative_that_nothing_follows_from_may_be_no_number(task, monkeypatch):
+    """An area at a high rate is known though its derivative overflows."""
+
+    def broken(*args):
+        gradient, losses = gradient_and_losses(*args)
+        return gradient.fill_(math.nan), losses
+
+    monkeypatch.setattr("llbook.optimal.search.gradient_and_losses", broken)
+    found = search(task, 30, method="mirror", start="equal", epochs=0)
+    assert math.isfinite(found.history[-1]["objective"])
+    assert math.isnan(found.history[-1]["relative_gap"])
+
+
+def test_the_mirror_method_bears_derivatives_whose_squares_overflow():
+    task = make(dtype=torch.float32)
+    descent = METHODS["mirror"](task, Settings(steps=2, updates=20))
+    policy = constant_policy(task, 2)
+    slope = torch.randn(policy.shape, generator=torch.Generator().manual_seed(0))
+    descent.propose(policy.clone(), 1e25 * slope, 1.0)
+    first = descent.propose(policy.clone(), slope, 1.0)
+    after = [descent.propose(policy.clone(), slope, 1.0) for _ in range(3)][-1]
+    assert bool(torch.isfinite(after).all()) and bool((after != first).all())

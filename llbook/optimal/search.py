@@ -142,8 +142,8 @@ def search(
     Raises:
         ValueError: a number out of range or an unknown name; the message says
             which, what was got and what is allowed. A checkpoint of another search.
-        FloatingPointError: the first training diverged or, of the paper's method, any; the others go
-            back to the best policy met and on with shorter steps.
+        FloatingPointError: the first training diverged, one that a start takes or, of the paper's
+            method, any; the others go back to the best policy met and on with shorter steps.
     """
     if epochs < 0:
         raise ValueError(f"epochs must be at least 0, got {epochs}")
@@ -212,13 +212,24 @@ def search(
     with bar, _deterministic(policy.device):
         while True:
             try:
-                process, gradient, value = _evaluated(task, policy, inner, trajectory)
+                followed = (
+                    not keeper.returning
+                    and keeper.evaluations + 1 < budget - kind.spare
+                    and not (moved and keeper.epochs == 0)
+                )
+                process, gradient, value = _evaluated(
+                    task, policy, inner, trajectory, followed=followed
+                )
             except FloatingPointError:
-                if not keeper.epochs or keeper.returning or not descent.retreat():
+                if not keeper.epochs or keeper.returning:
+                    raise
+                # of a start the steps are not to blame
+                if not (moved and keeper.epochs == 1) and not descent.retreat():
                     raise
                 keeper.evaluations += 1
                 bar.update()
-                keeper.returning = keeper.evaluations >= budget - kind.spare
+                # the best one, evaluated again, is the last if there is no room for a proposal
+                keeper.returning = keeper.evaluations + 1 >= budget - kind.spare
                 policy = keeper.best()
                 continue
             number = keeper.epochs
@@ -260,9 +271,9 @@ def search(
 
 
 def _evaluated(
-    task: Task, policy: Tensor, inner: Inner, trajectory: str
+    task: Task, policy: Tensor, inner: Inner, trajectory: str, *, followed: bool
 ) -> tuple[Process, Tensor, float]:
-    """The training of a policy, ∂J/∂γ and J; all of them finite.
+    """The training of a policy, ∂J/∂γ and J; finite, ∂J/∂γ where a proposal follows from it.
 
     Raises:
         FloatingPointError: one is not.
@@ -271,8 +282,8 @@ def _evaluated(
     gradient, losses = gradient_and_losses(task, policy, process)
     value = float(losses.double().sum())
     # a sum over all entries is finite where each is; they are too many to look at one by one
-    whole = float(task.summed(gradient.sum()[None])[0])
-    if not (math.isfinite(value) and math.isfinite(whole)):
+    whole = float(task.summed(gradient.sum(dtype=torch.float64)[None])[0])
+    if not math.isfinite(value) or (followed and not math.isfinite(whole)):
         raise FloatingPointError(
             f"the search left the finite numbers: J = {value:g}, the sum of ∂J/∂γ {whole:g}; "
             f"lower the learning rate ({task.learning_rate:g}) or the steps of the search"

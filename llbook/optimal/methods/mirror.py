@@ -51,7 +51,9 @@ class Mirror(Method):
 
     def propose(self, policy: Tensor, gradient: Tensor, value: float) -> Tensor:
         mean = self.task.summed(torch.linalg.vecdot(policy, gradient))
-        slope = gradient.sub_(mean[:, None]).mul_(policy)
+        # where the square of one overflowed, its weight would never move again
+        largest = torch.finfo(policy.dtype).max ** 0.5 / 2
+        slope = gradient.sub_(mean[:, None]).mul_(policy).clamp_(-largest, largest)
         if self._first is None or self._second is None:
             self._first, self._second = torch.zeros_like(policy), torch.zeros_like(policy)
         self._first.lerp_(slope, 1 - FIRST)

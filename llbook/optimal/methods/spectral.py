@@ -41,7 +41,7 @@ class Spectral(Method):
         self._gradient: Tensor | None = None
         self._values: list[float] = []
         self._length, self._part, self._slope = 0.0, 1.0, 0.0
-        self._caution = CAUTION
+        self._most = 1.0  # that a weight moves in a step
         self._precision = task.initial.dtype
 
     def propose(self, policy: Tensor, gradient: Tensor, value: float) -> Tensor:
@@ -49,7 +49,7 @@ class Spectral(Method):
             # nothing is known of the curvature yet: a step in which no weight moves far
             slopes = self.task.gather(gradient)
             spread = float((slopes.amax(1) - slopes.amin(1)).max())
-            self._length = self._caution / max(spread, 1e-30)
+            self._length = CAUTION / max(spread, 1e-30)
         elif not self._enough(value):
             self._part = self._shorter(value)
             return self._trial()
@@ -62,13 +62,20 @@ class Spectral(Method):
         self._policy, self._gradient = policy, gradient
         self._values = [*self._values, value][-MEMORY:]
         self._part = 1.0
+        if self._most < 1:
+            self._part = min(1.0, self._most / max(self._reach(), 1e-30))
         return self._trial()
 
     def retreat(self) -> bool:
+        if self._policy is not None:
+            self._most = min(self._most, self._part * self._reach()) / 2
         self._policy = self._gradient = None
         self._values = []
-        self._caution /= 10
         return True
+
+    def _reach(self) -> float:
+        """The most that a weight moves along the whole direction."""
+        return float(self.task.gather(self._direction()).abs().max())
 
     def _direction(self) -> Tensor:
         assert self._policy is not None and self._gradient is not None
@@ -103,11 +110,11 @@ class Spectral(Method):
             "length": self._length,
             "part": self._part,
             "slope": self._slope,
-            "caution": self._caution,
+            "most": self._most,
         }
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         self._policy, self._gradient = tensors.get("policy"), tensors.get("gradient")
         self._values = list(facts["values"])
         self._length, self._part, self._slope = facts["length"], facts["part"], facts["slope"]
-        self._caution = facts.get("caution", CAUTION)
+        self._most = facts.get("most", 1.0)  # of a checkpoint from before retreats

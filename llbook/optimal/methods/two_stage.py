@@ -1,8 +1,8 @@
 """Mirror descent first, then spectral projected gradient.
 
 The first stage lowers J fast but leaves every weight positive; before the second, weights that
-are nothing are dropped; it moves along the faces of the simplices and can lower the first-order
-gap.
+are nothing are dropped (but where just that step diverges); it moves along the faces of the simplices
+and can lower the first-order gap.
 """
 
 from __future__ import annotations
