@@ -382,6 +382,12 @@ _EDGE = [
     for rate in (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7, 1.0)
     for millionths in range(5)
 ]
+# the same with rates that fall to zero
+_FALLING = [
+    point | {"rate_schedule": "linear"}
+    for point in _EDGE
+    if point["learning_rate"] in (0.35, 0.5, 0.7, 1.0)
+]
 
 # sizes that other experiments take over
 SHORT: dict[str, Any] = {"steps": 40, "size": 64, "vocabulary": 350}
@@ -432,7 +438,7 @@ LANGUAGE_MODEL = Experiment(
             _TABLE_2 | {"steps": 4000, "size": 2**14, "vocabulary": 5000}, (0,), optional=True
         ),
     },
-    sweeps={"study": _STUDY, "edge": _EDGE},
+    sweeps={"study": _STUDY, "edge": _EDGE, "falling": _FALLING},
     facts=_text_facts,
     known_by_facts=("data.corpus", "data.path", "computation.fused"),
     libraries=("mistral-common", "sentencepiece"),
