@@ -35,6 +35,7 @@ from llbook.tasks.transformer import Architecture, initial_parameters
 __all__ = [
     "LADDER",
     "LANGUAGE_MODEL",
+    "LINEAR",
     "LONG",
     "QUARTER",
     "SHORT",
@@ -382,7 +383,8 @@ _EDGE = [
     for rate in (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.7, 1.0)
     for millionths in range(5)
 ]
-# the same with rates that fall to zero
+# That falls to zero over the steps, from the rate at which equal weights are best then.
+LINEAR: dict[str, Any] = QUARTER | {"learning_rate": 0.7, "rate_schedule": "linear"}
 _FALLING = [
     point | {"rate_schedule": "linear"}
     for point in _EDGE
@@ -425,6 +427,8 @@ LANGUAGE_MODEL = Experiment(
         "long": Recorded(LONG),
         "laptop-quarter": Recorded(QUARTER, optional=True),
         "laptop-quarter-two-stage": Recorded(QUARTER | _FROM_EQUAL, optional=True),
+        "laptop-linear": Recorded(LINEAR, optional=True),
+        "laptop-linear-two-stage": Recorded(LINEAR | _FROM_EQUAL, optional=True),
         "long-quarter": Recorded(LONG | QUARTER, optional=True),
         "long-quarter-two-stage": Recorded(LONG | QUARTER | _FROM_EQUAL, optional=True),
         # an hour of two cores
