@@ -407,6 +407,11 @@ LANGUAGE_MODEL = _SelectionExperiment(
     sweeps={
         # of the language model's settings of this name, whose records have the best known
         "laptop": [{"methods": _STORIES, "epochs": 0, "seed": seed} for seed in _SEEDS],
+        # at a rate at which equal weights do not gain by a larger one as well
+        "laptop-quarter": [
+            language_model.QUARTER | {"methods": _STORIES, "epochs": 0, "seed": seed}
+            for seed in _SEEDS
+        ],
         "long": [
             language_model.LONG
             | {
