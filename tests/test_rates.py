@@ -13,7 +13,13 @@ from torch.func import hessian
 from llbook.figures import rates as figures
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.stability import parting, sharpness, sharpness_over_steps
-from llbook.report.rates import areas_of, rules_table, searches_table
+from llbook.report.rates import (
+    areas_of,
+    rules_table,
+    saved_by_schedules,
+    schedules_table,
+    searches_table,
+)
 from llbook.runs.run import Run
 from llbook.tasks.least_squares import LeastSquares, Rows
 
@@ -63,15 +69,30 @@ def test_neighbours_part_where_the_rate_passes_the_edge():
         assert course[-1] / course[-2] == pytest.approx(abs(1 - factor), rel=0.15)
 
 
-@pytest.mark.parametrize("change", [0.0, -1e-6, float("nan")])
+@pytest.mark.parametrize("change", [0.0, -1e-6, float("nan"), float("inf")])
 def test_a_change_must_be_one(change):
     with pytest.raises(ValueError, match="change must be above 0"):
         parting(squares(0.1)[0], 5, change=change)
 
 
 def test_a_change_that_rounds_to_nothing_is_named():
-    with pytest.raises(ValueError, match=r"change: got 1e-20, which is lost in torch.float64"):
+    lost = r"change: got 1e-20, which is lost in torch.float64; expected at least 2e-16"
+    with pytest.raises(ValueError, match=lost):
         parting(squares(0.1)[0], 5, change=1e-20)
+
+
+def test_nothing_can_be_changed_relative_to_zero():
+    task, _ = squares(0.1)
+    task.initial = torch.zeros(3, dtype=torch.float64)
+    with pytest.raises(ValueError, match="θ_0 is 0"):
+        parting(task, 5)
+
+
+def test_sharpness_of_nothing_and_of_what_is_not_finite():
+    task, _ = squares(0.1)
+    assert sharpness(task, task.initial, torch.zeros(12, dtype=torch.float64)) == 0
+    with pytest.raises(FloatingPointError, match="second derivatives are not finite"):
+        sharpness(task, task.initial, torch.full((12,), torch.nan, dtype=torch.float64))
 
 
 def sweep(drop=0):
@@ -99,8 +120,26 @@ def test_areas_stand_by_rate_seed_and_draw():
 
 
 def test_a_sweep_that_is_no_grid_is_named():
-    with pytest.raises(ValueError, match="got 11 points; expected a grid"):
+    with pytest.raises(ValueError, match="got 11 points, 11 of them different; expected a grid"):
         areas_of(sweep(drop=1))
+    twice = sweep()
+    for column in twice.arrays.values():
+        column[1] = column[0]
+    with pytest.raises(ValueError, match="got 12 points, 11 of them different"):
+        areas_of(twice)
+
+
+def test_a_sweep_at_one_seed_is_named():
+    one = sweep()
+    del one.arrays["seed"]
+    with pytest.raises(ValueError, match="got one seed throughout"):
+        areas_of(one)
+
+
+def test_a_rate_at_which_one_training_diverged_is_not_the_best():
+    areas = areas_of(sweep())
+    areas.desired[0, 0, 0] = np.nan  # the mean of the others would be the least
+    assert areas.best() == 1 and areas.least() == pytest.approx([1.0001, 2])
 
 
 def test_searches_are_measured_against_their_rate_and_against_every_rate():
@@ -146,9 +185,35 @@ def test_figures_show_what_they_are_given():
     lines = {line.get_label(): line for line in drawn.axes[0].lines}
     assert list(lines["found"].get_ydata()) == pytest.approx([-10, -20])
     assert len(lines["equal weights"].get_ydata()) == 12
-    wide = figures.spreads(areas.rates, areas.spreads())
-    assert [len(line.get_ydata()) for line in wide.axes[0].lines] == [2, 2]
+    wide = figures.spreads(areas.rates, areas.spreads(), [3, 7])
+    assert [line.get_label() for line in wide.axes[0].lines] == ["seed 3", "seed 7"]
     both = figures.edge(np.array([0, 4]), {"a": np.array([1, 3.0])}, {"a": np.array([1, 9.0])})
     assert list(both.axes[0].lines[1].get_ydata()) == [2, 2]
     for figure in (drawn, wide, both):
         figure.savefig(io.BytesIO(), format="svg")
+
+
+def schedule_run(seed=0):
+    """Two kinds of rates, two draws; least of equal weights at a constant rate: 1."""
+    areas = np.array([[[9.0, 1.0], [9.0, 0.8]], [[9.0, 0.9], [9.0, 0.72]]])
+    arrays = {"desired": areas, "test": areas + 1, "clean_weight": np.array([0.7, 0.6])}
+    return Run("k", "language-schedule", {"seed": seed}, {}, arrays)
+
+
+def test_rates_are_measured_on_draws_that_no_search_saw():
+    areas = areas_of(sweep())
+    saved = saved_by_schedules(areas, [schedule_run()])
+    assert saved[..., 0] == pytest.approx(np.array([[0, 0.2], [0.1, 0.28]]))
+    text = schedules_table(areas, [schedule_run()], ["constant", "falling"])
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+    assert [row[:3] for row in rows] == [
+        ["equal weights", "constant", "+0.0%"],
+        ["equal weights", "falling", "+10.0%"],
+        ["policy", "constant", "+20.0%"],
+        ["policy", "falling", "+28.0%"],
+    ]
+    assert rows[3][3:] == ["−72.0%", "+20.0%", "+9.5%", "170%", "40%"]
+    drawn = figures.schedules(["a", "b"], np.ones((1, 2, 5)), {"desired": saved})
+    marks = drawn.axes[1].lines
+    assert list(marks[1].get_ydata()) == pytest.approx([20, 28])
+    drawn.savefig(io.BytesIO(), format="svg")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from llbook.figures import style
 
-__all__ = ["areas_at_rates", "edge", "spreads"]
+__all__ = ["areas_at_rates", "edge", "schedules", "spreads"]
 
 Array = NDArray[Any]
 _MARKS = "osD^vP"
@@ -54,16 +54,17 @@ def areas_at_rates(
     return figure
 
 
-def spreads(rates: Array, shares: Array) -> Figure:
+def spreads(rates: Array, shares: Array, seeds: Sequence[int]) -> Figure:
     """Spread of the area over draws of θ_0 that differ by millionths, a mark per seed.
 
     Args:
         rates: shape (G,).
         shares: spread over area, shape (G, S).
+        seeds: S of them.
     """
     figure, axes = style.subplots(figsize=(7.2, 3.6))
-    for number, row in enumerate(shares.T):
-        axes.plot(rates, 100 * row, _MARKS[number % 6] + "-", label=f"seed {number}", linewidth=0.8)
+    for number, (seed, row) in enumerate(zip(seeds, shares.T, strict=True)):
+        axes.plot(rates, 100 * row, _MARKS[number % 6] + "-", label=f"seed {seed}", linewidth=0.8)
     axes.set(xscale="log", yscale="log", xlabel="learning rate η", ylabel="spread of the area (%)")
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates], minor=False)
     axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
@@ -87,4 +88,33 @@ def edge(steps: Array, sharpness: Mapping[str, Array], partings: Mapping[str, Ar
     left.set(xlabel="step t", ylabel="η × largest eigenvalue", ylim=(0, None))
     right.set(xlabel="step t", ylabel="distance over the first one", yscale="log")
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def schedules(words: Sequence[str], rates: Array, saved: Mapping[str, Array]) -> Figure:
+    """Learning rates over the steps, and the areas of equal weights and of policies under them.
+
+    Args:
+        words: what the M kinds of rates are called.
+        rates: η_t of each seed, shape (S, M, T).
+        saved: what a measure is called → of the least area of equal weights at a constant rate,
+            for equal weights and the policy, shape (M, 2, S).
+    """
+    figure, (left, *right) = style.subplots(1, 1 + len(saved), figsize=(9.6, 3.6))
+    for kind, word in enumerate(words):
+        for seed, own in enumerate(rates[:, kind]):
+            left.plot(own, color=f"C{kind}", label=word if seed == 0 else None)
+    left.set(xlabel="step t", ylabel="learning rate", ylim=(0, None))
+    left.legend()
+    for axes, (name, values) in zip(right, saved.items(), strict=True):
+        for who, (label, colour, mark) in enumerate(
+            (("equal weights", style.CONVENTIONAL, "o"), ("policy", style.NEAR_OPTIMAL, "D"))
+        ):
+            rows = values[:, who]
+            x = np.repeat(np.arange(len(words)) + 0.12 * (2 * who - 1), rows.shape[1])
+            axes.plot(x, 100 * rows.ravel(), mark, color=colour, label=label)
+        axes.axhline(0, color="#999999", linewidth=1)
+        axes.set_xticks(range(len(words)), words)
+        axes.set(ylabel=f"saved, {name} examples (%)", xlim=(-0.5, len(words) - 0.5))
+    right[0].legend()
     return figure

@@ -9,6 +9,7 @@ edge of stability.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,12 +26,15 @@ TOLERANCE = 1e-3  # of an eigenvalue, relative
 
 
 def sharpness(task: Task, theta: Tensor, weights: Tensor) -> float:
-    """The largest eigenvalue of Σ_n w_n ∇²l(x_n, θ), by Lanczos' method to a relative 1e-3.
+    """The largest eigenvalue of Σ_n w_n ∇²l(x_n, θ), by Lanczos' method to a relative 1e-3; 0 of a zero matrix.
 
     Args:
         task: a whole one, not shared out to processes.
         theta: shape (P,), P at least 2.
         weights: shape (N,).
+
+    Raises:
+        FloatingPointError: second derivatives that are not finite.
     """
     from scipy.sparse.linalg import LinearOperator, eigsh  # takes long to import
 
@@ -42,6 +46,11 @@ def sharpness(task: Task, theta: Tensor, weights: Tensor) -> float:
     size = theta.numel()
     hessian = LinearOperator((size, size), matvec=product, dtype=np.float64)
     start = np.random.default_rng(0).standard_normal(size)
+    first = product(start)
+    if not np.isfinite(first).all():
+        raise FloatingPointError("the second derivatives are not finite at this θ")
+    if not first.any():
+        return 0.0
     largest = eigsh(hessian, k=1, which="LA", v0=start, tol=TOLERANCE, return_eigenvectors=False)
     return float(largest[0])
 
@@ -64,11 +73,13 @@ def parting(task: Task, steps: int, *, change: float = 1e-6, seed: int = 0) -> N
         seed: of the change.
 
     Raises:
-        ValueError: a change of nothing, or one that rounds to nothing.
+        ValueError: a change of nothing, one that rounds to nothing, or θ_0 = 0.
         FloatingPointError: a training diverged.
     """
-    if not change > 0:
-        raise ValueError(f"change must be above 0, got {change}")
+    if not 0 < change < math.inf:
+        raise ValueError(f"change must be above 0 and finite, got {change}")
+    if not bool(task.initial.any()):
+        raise ValueError("θ_0 is 0: there is nothing to change relative to it")
     generator = torch.Generator().manual_seed(seed)
     draw = torch.randn(task.initial.shape, generator=generator, dtype=torch.float64)
     beginning = task.initial
@@ -80,5 +91,8 @@ def parting(task: Task, steps: int, *, change: float = 1e-6, seed: int = 0) -> N
     there = train(other, policy).trajectory
     distances = torch.stack([(b - a).double().norm() for a, b in zip(usual, there, strict=True)])
     if not float(distances[0]) > 0:
-        raise ValueError(f"change: got {change}, which is lost in {beginning.dtype}")
+        least = torch.finfo(beginning.dtype).eps
+        raise ValueError(
+            f"change: got {change}, which is lost in {beginning.dtype}; expected at least {least:.0e}"
+        )
     return (distances / distances[0]).cpu().numpy()

@@ -12,7 +12,15 @@ from llbook.report.numbers import number, per_cent, spread, table, values
 from llbook.report.selection import percent, row_names, seeds
 from llbook.runs.run import Run
 
-__all__ = ["Areas", "areas_of", "rules_table", "saved_beyond", "searches_table"]
+__all__ = [
+    "Areas",
+    "areas_of",
+    "rules_table",
+    "saved_beyond",
+    "saved_by_schedules",
+    "schedules_table",
+    "searches_table",
+]
 
 HISTORY = {"desired": "desired_auc", "test": "auc"}  # what runs call these areas
 NOTABLE = 1e-3  # of an area: a search gains a few per cent
@@ -48,6 +56,10 @@ class Areas:
             raise ValueError(f"seed: got {missing[0]}; expected one of {own}")
         return [own.index(seed) for seed in seeds]
 
+    def best(self) -> int:
+        """Which rate has the least desired area in the mean, of those where no training diverged."""
+        return int(np.nan_to_num(self.desired.mean((1, 2)), nan=np.inf).argmin())
+
     def spreads(self) -> NDArray[np.float64]:
         """(largest - least) / mean over the draws of each rate and seed, shape (G, S)."""
         return np.asarray(np.ptp(self.desired, 2) / self.desired.mean(2))
@@ -63,17 +75,22 @@ def areas_of(sweep: Run) -> Areas:
     """The areas in the recorded sweep ``edge`` of the language model.
 
     Raises:
-        ValueError: a sweep that is no grid of rates, seeds and draws.
+        ValueError: a sweep that is no grid of several rates, seeds and draws.
     """
     arrays = sweep.arrays
-    axes = [np.unique(arrays[name]) for name in ("learning_rate", "seed", "initial_scale")]
+    names = ("learning_rate", "seed", "initial_scale")
+    if missing := [name for name in names if name not in arrays]:
+        raise ValueError(f"sweep: got one {missing[0]} throughout; expected several")
+    axes = [np.unique(arrays[name]) for name in names]
     shape = tuple(map(len, axes))
-    count = len(arrays["learning_rate"])
-    if np.prod(shape) != count:
+    points = np.stack([arrays[name] for name in names], 1)
+    different = len(np.unique(points, axis=0))
+    if not np.prod(shape) == len(points) == different:
         raise ValueError(
-            f"sweep: got {count} points; expected a grid of rates, seeds and draws, {shape}"
+            f"sweep: got {len(points)} points, {different} of them different; expected a grid of "
+            f"rates, seeds and draws, {shape}"
         )
-    order = np.lexsort([arrays[n] for n in ("initial_scale", "seed", "learning_rate")])
+    order = np.lexsort([arrays[name] for name in reversed(names)])
     desired, test = (
         arrays[f"history_{name}"][order, 0].reshape(shape) for name in HISTORY.values()
     )
@@ -152,3 +169,59 @@ def rules_table(areas: Areas, sweep: Run) -> str:
     ]
     header = ["rule", "saved at its rate", "on test", "saved beyond every rate", "on test"]
     return table([*header, "weight on perturbed"], lines)
+
+
+def saved_by_schedules(
+    areas: Areas, runs: Sequence[Run], measure: str = "desired"
+) -> NDArray[np.float64]:
+    """Area saved of the least one of equal weights at any constant rate, shape (M, 2, S).
+
+    Of M kinds of rates, equal weights and the policy found under them: the mean over the draws of
+    θ_0 that no search saw, or the only one.
+
+    Args:
+        areas: of conventional learning at constant rates.
+        runs: of the experiment ``language-schedule``, a seed each.
+        measure: ``"desired"`` or ``"test"``.
+
+    Raises:
+        ValueError: a run of a seed that ``areas`` does not have.
+    """
+    draws = np.stack([run.arrays[measure] for run in runs], -1)  # (M, 2, D, S)
+    unseen = draws[:, :, 1:] if draws.shape[2] > 1 else draws
+    at = areas.places([run.config["seed"] for run in runs])
+    return np.asarray(1 - unseen.mean(2) / areas.least(measure)[at])
+
+
+def schedules_table(areas: Areas, runs: Sequence[Run], words: Sequence[str]) -> str:
+    """A Markdown table of rates, equal weights and policies; means and ranges over the seeds.
+
+    Args:
+        areas: of conventional learning at constant rates.
+        runs: of the experiment ``language-schedule``, a seed each.
+        words: what its M kinds of rates are called.
+    """
+    saved = {measure: saved_by_schedules(areas, runs, measure) for measure in HISTORY}
+    lines = []
+    for who, weights in enumerate(("equal weights", "policy")):
+        for kind, word in enumerate(words):
+            spread_of = [
+                float(np.ptp(row) / row.mean())
+                for row in (run.arrays["desired"][kind, who] for run in runs)
+            ]
+            beyond = [
+                1 - (1 - values[kind, 1]) / (1 - values[kind, 0]) for values in saved.values()
+            ]
+            clean = [1 - run.arrays["clean_weight"][kind] for run in runs]
+            lines.append(
+                [
+                    weights,
+                    word,
+                    *(per_cent(values[kind, who]) for values in saved.values()),
+                    *(map(per_cent, beyond) if who else ("–", "–")),
+                    f"{number(100 * max(spread_of), 2)}%",
+                    percent(clean) if who else percent([0.5]),
+                ]
+            )
+    header = ["weights", "rate", "saved", "on test", "of equal weights there", "on test"]
+    return table([*header, "spread", "weight on perturbed"], lines)
