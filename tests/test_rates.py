@@ -17,6 +17,7 @@ from llbook.report.rates import (
     areas_of,
     rules_table,
     saved_by_schedules,
+    saved_of_best_equal,
     schedules_table,
     searches_table,
 )
@@ -204,6 +205,8 @@ def test_rates_are_measured_on_draws_that_no_search_saw():
     areas = areas_of(sweep())
     saved = saved_by_schedules(areas, [schedule_run()])
     assert saved[..., 0] == pytest.approx(np.array([[0, 0.2], [0.1, 0.28]]))
+    assert saved_of_best_equal(saved, 0) == pytest.approx([1 - 0.8 / 0.9])
+    assert saved_of_best_equal(saved - 0.2, 0) == pytest.approx([0])  # of the constant rates
     text = schedules_table(areas, [schedule_run()], ["constant", "falling"])
     rows = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines()[2:]]
     assert [row[:3] for row in rows] == [

@@ -15,9 +15,11 @@ from llbook.runs.run import Run
 __all__ = [
     "Areas",
     "areas_of",
+    "draw_spread",
     "rules_table",
     "saved_beyond",
     "saved_by_schedules",
+    "saved_of_best_equal",
     "schedules_table",
     "searches_table",
 ]
@@ -193,6 +195,29 @@ def saved_by_schedules(
     return np.asarray(1 - unseen.mean(2) / areas.least(measure)[at])
 
 
+def draw_spread(runs: Sequence[Run], kind: int, who: int = 0) -> float:
+    """(largest - least) / mean of the desired area over all draws of θ_0, the widest of the seeds.
+
+    Args:
+        runs: of the experiment ``language-schedule``, a seed each.
+        kind: of the rates.
+        who: 0, equal weights; 1, the policy found.
+    """
+    rows = [run.arrays["desired"][kind, who] for run in runs]
+    return max(float(np.ptp(row) / row.mean()) for row in rows)
+
+
+def saved_of_best_equal(saved: NDArray[np.float64], kind: int) -> NDArray[np.float64]:
+    """Area that policies save of the least one of equal weights under any rates, constant or not, shape (S,).
+
+    Args:
+        saved: of :func:`saved_by_schedules`.
+        kind: of the rates of the policies.
+    """
+    equal = np.maximum(0, saved[:, 0].max(0))
+    return np.asarray(1 - (1 - saved[kind, 1]) / (1 - equal))
+
+
 def schedules_table(areas: Areas, runs: Sequence[Run], words: Sequence[str]) -> str:
     """A Markdown table of rates, equal weights and policies; means and ranges over the seeds.
 
@@ -205,10 +230,6 @@ def schedules_table(areas: Areas, runs: Sequence[Run], words: Sequence[str]) -> 
     lines = []
     for who, weights in enumerate(("equal weights", "policy")):
         for kind, word in enumerate(words):
-            spread_of = [
-                float(np.ptp(row) / row.mean())
-                for row in (run.arrays["desired"][kind, who] for run in runs)
-            ]
             beyond = [
                 1 - (1 - values[kind, 1]) / (1 - values[kind, 0]) for values in saved.values()
             ]
@@ -219,7 +240,7 @@ def schedules_table(areas: Areas, runs: Sequence[Run], words: Sequence[str]) -> 
                     word,
                     *(per_cent(values[kind, who]) for values in saved.values()),
                     *(map(per_cent, beyond) if who else ("–", "–")),
-                    f"{number(100 * max(spread_of), 2)}%",
+                    f"{number(100 * draw_spread(runs, kind, who), 2)}%",
                     percent(clean) if who else percent([0.5]),
                 ]
             )
