@@ -18,6 +18,7 @@ __all__ = [
     "draw_spread",
     "rules_table",
     "saved_beyond",
+    "saved_by_rules",
     "saved_by_schedules",
     "saved_of_best_equal",
     "schedules_table",
@@ -140,6 +141,21 @@ def searches_table(areas: Areas, rows: Sequence[tuple[str, Sequence[Run]]]) -> s
     return table(["search", "rate", "J/T", *header], lines)
 
 
+def saved_by_rules(
+    areas: Areas, sweep: Run, measure: str = "desired"
+) -> dict[str, NDArray[np.float64]]:
+    """Area that each rule saves of the least one of equal weights at any constant rate, shape (S,) each.
+
+    Args:
+        areas: of conventional learning at constant rates.
+        sweep: recorded, of the experiment ``language-selection``, its points at one rate.
+        measure: ``"desired"`` or ``"test"``.
+    """
+    least = areas.least(measure)[areas.places(seeds(sweep))]
+    saved = 1 - sweep.arrays[f"course_{HISTORY[measure]}"].astype(float) / least[:, None]
+    return dict(zip(row_names(sweep), saved.T, strict=True))
+
+
 def rules_table(areas: Areas, sweep: Run) -> str:
     """A Markdown table of rules of selection, means and ranges over the seeds, the best first.
 
@@ -147,14 +163,13 @@ def rules_table(areas: Areas, sweep: Run) -> str:
         areas: of conventional learning.
         sweep: recorded, of the experiment ``language-selection``, its points at one rate.
     """
-    at = areas.places(seeds(sweep))
     names, arrays = row_names(sweep), sweep.arrays
     usual = names.index("uniform")
     saved = {}
     for measure, name in HISTORY.items():
         area = arrays[f"course_{name}"].astype(float)
         saved[measure] = 1 - area / area[:, [usual]]
-        saved[f"{measure} beyond"] = 1 - area / areas.least(measure)[at][:, None]
+        saved[f"{measure} beyond"] = np.stack([*saved_by_rules(areas, sweep, measure).values()], 1)
     order = np.argsort(-saved["test"].mean(0), kind="stable")
     lines = [
         [
