@@ -15,6 +15,7 @@ from llbook.optimal.process import constant_policy, train
 from llbook.optimal.stability import parting, sharpness, sharpness_over_steps
 from llbook.report.rates import (
     areas_of,
+    draw_spread,
     rules_table,
     saved_by_schedules,
     saved_of_best_equal,
@@ -209,13 +210,11 @@ def test_rates_are_measured_on_draws_that_no_search_saw():
     assert saved_of_best_equal(saved - 0.2, 0) == pytest.approx([0])  # of the constant rates
     text = schedules_table(areas, [schedule_run()], ["constant", "falling"])
     rows = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines()[2:]]
-    assert [row[:3] for row in rows] == [
-        ["equal weights", "constant", "+0.0%"],
-        ["equal weights", "falling", "+10.0%"],
-        ["policy", "constant", "+20.0%"],
-        ["policy", "falling", "+28.0%"],
+    assert rows == [
+        ["constant", "+0.0%", "−100.0%", "+20.0%", "−80.0%", "+20.0%", "+10.0%"],
+        ["falling", "+10.0%", "−90.0%", "+28.0%", "−72.0%", "+20.0%", "+9.5%"],
     ]
-    assert rows[3][3:] == ["−72.0%", "+20.0%", "+9.5%", "170%", "40%"]
+    assert draw_spread([schedule_run()], 1, 1) == pytest.approx(8.28 / 4.86)
     drawn = figures.schedules(["a", "b"], np.ones((1, 2, 5)), {"desired": saved})
     marks = drawn.axes[1].lines
     assert list(marks[1].get_ydata()) == pytest.approx([20, 28])

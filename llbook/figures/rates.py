@@ -101,9 +101,11 @@ def schedules(words: Sequence[str], rates: Array, saved: Mapping[str, Array]) ->
             for equal weights and the policy, shape (M, 2, S).
     """
     figure, (left, *right) = style.subplots(1, 1 + len(saved), figsize=(9.6, 3.6))
+    looks = [(style.CONVENTIONAL, ":"), (style.CONVENTIONAL, "--"), (style.PAPER, "-")]
     for kind, word in enumerate(words):
+        colour, line = looks[kind % 3]
         for seed, own in enumerate(rates[:, kind]):
-            left.plot(own, color=f"C{kind}", label=word if seed == 0 else None)
+            left.plot(own, line, color=colour, label=word if seed == 0 else None)
     left.set(xlabel="step t", ylabel="learning rate", ylim=(0, None))
     left.legend()
     for axes, (name, values) in zip(right, saved.items(), strict=True):

@@ -21,6 +21,7 @@ __all__ = [
     "saved_by_rules",
     "saved_by_schedules",
     "saved_of_best_equal",
+    "saved_of_equal",
     "schedules_table",
     "searches_table",
 ]
@@ -222,6 +223,15 @@ def draw_spread(runs: Sequence[Run], kind: int, who: int = 0) -> float:
     return max(float(np.ptp(row) / row.mean()) for row in rows)
 
 
+def saved_of_equal(saved: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Area that policies save of that of equal weights under the same rates, shape (M, S).
+
+    Args:
+        saved: of :func:`saved_by_schedules`.
+    """
+    return np.asarray(1 - (1 - saved[:, 1]) / (1 - saved[:, 0]))
+
+
 def saved_of_best_equal(saved: NDArray[np.float64], kind: int) -> NDArray[np.float64]:
     """Area that policies save of the least one of equal weights under any rates, constant or not, shape (S,).
 
@@ -243,21 +253,9 @@ def schedules_table(areas: Areas, runs: Sequence[Run], words: Sequence[str]) -> 
     """
     saved = {measure: saved_by_schedules(areas, runs, measure) for measure in HISTORY}
     lines = []
-    for who, weights in enumerate(("equal weights", "policy")):
-        for kind, word in enumerate(words):
-            beyond = [
-                1 - (1 - values[kind, 1]) / (1 - values[kind, 0]) for values in saved.values()
-            ]
-            clean = [1 - run.arrays["clean_weight"][kind] for run in runs]
-            lines.append(
-                [
-                    weights,
-                    word,
-                    *(per_cent(values[kind, who]) for values in saved.values()),
-                    *(map(per_cent, beyond) if who else ("–", "–")),
-                    f"{number(100 * draw_spread(runs, kind, who), 2)}%",
-                    percent(clean) if who else percent([0.5]),
-                ]
-            )
-    header = ["weights", "rate", "saved", "on test", "of equal weights there", "on test"]
-    return table([*header, "spread", "weight on perturbed"], lines)
+    for kind, word in enumerate(words):
+        cells = [values[kind, who] for who in (0, 1) for values in saved.values()]
+        cells += [saved_of_equal(values)[kind] for values in saved.values()]
+        lines.append([word, *map(per_cent, cells)])
+    header = ["equal weights save", "a policy saves", "of equal weights there"]
+    return table(["rate", *(cell for word in header for cell in (word, "on test"))], lines)
