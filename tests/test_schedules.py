@@ -7,7 +7,14 @@ import pytest
 import torch
 from small_tasks import Quadratic, perceptron, random_policy
 
-from llbook.experiments.schedule import KINDS, LANGUAGE_MODEL, PEAKS, LanguageScheduleConfig
+from llbook.experiments.language_model import load_examples
+from llbook.experiments.schedule import (
+    KINDS,
+    LANGUAGE_MODEL,
+    PEAKS,
+    WEIGHTS,
+    LanguageScheduleConfig,
+)
 from llbook.measures.objective import loss_auc
 from llbook.optimal import schedules
 from llbook.optimal.adjoint import policy_gradient
@@ -151,7 +158,7 @@ def test_policies_are_searched_under_the_best_rates_of_equal_weights(arrays):
     assert arrays["desired"][2, 0, 0] == pytest.approx(np.nanmin(arrays["history_rates"]), rel=1e-6)
     assert arrays["peak_area"].min() == pytest.approx(arrays["desired"][1, 0, 0], rel=1e-6)
     assert (arrays["desired"][:, 1, 0] < arrays["desired"][:, 0, 0]).all()
-    np.testing.assert_allclose(arrays["desired"][:, :, 0], arrays["history_policy"], rtol=1e-5)
+    np.testing.assert_allclose(arrays["desired"][:, :2, 0], arrays["history_policy"], rtol=1e-5)
     assert ((arrays["clean_weight"] > 0.5) & (arrays["clean_weight"] <= 1)).all()
 
 
@@ -164,6 +171,49 @@ def test_draws_are_trained_again_from_another_beginning(arrays):
     for name, part in (("desired", task.desired), ("test", task.test)):
         area = loss_auc(task.trajectory_losses(states, part))
         assert arrays[name][2, 0, 1] == pytest.approx(area, rel=1e-7)
+
+
+def area_of(task, policy, rates, part):
+    inner = Inner(schedule=tuple(np.asarray(rates) / 0.25))
+    states = train(task, policy, inner=inner).trajectory
+    return loss_auc(task.trajectory_losses(states, part))
+
+
+def test_length_and_direction_are_held_apart(arrays):
+    """Areas of the five kinds of weights, computed again from what the run has."""
+    config = LanguageScheduleConfig.from_flat(TOY)
+    task = LANGUAGE_MODEL.build(config)
+    equal = constant_policy(task, 12)
+    rates, lengths = arrays["schedules"], arrays["lengths"]
+    for i in range(3):
+        policy = torch.from_numpy(arrays["policies"][i])
+        states = train(task, policy, inner=Inner(schedule=tuple(rates[i] / 0.25))).trajectory
+        for t in (0, 11):
+            long = task.gradient(states[t], policy[t]).norm()
+            assert lengths[i, t] == pytest.approx(
+                float(long / task.gradient(states[t], equal[t]).norm()), rel=1e-5
+            )
+        for name, part in (("desired", task.desired), ("test", task.test)):
+            assert arrays[name].shape == (3, len(WEIGHTS), 2)
+            own = arrays[name][i, :, 0]
+            assert own[1] == pytest.approx(area_of(task, policy, rates[i], part), rel=1e-6)
+            length = area_of(task, equal, rates[i] * lengths[i], part)
+            assert own[2] == pytest.approx(length, rel=1e-6)
+            direction = area_of(task, policy, rates[i] / lengths[i], part)
+            assert own[3] == pytest.approx(direction, rel=1e-6)
+            moved = [area_of(task, policy, row, part) for row in rates]
+            np.testing.assert_allclose(arrays[f"moved_{name}"][i, :, 0], moved, rtol=1e-6)
+
+
+def test_the_filter_knows_which_stories_are_intact(arrays):
+    config = LanguageScheduleConfig.from_flat(TOY)
+    task = LANGUAGE_MODEL.build(config)
+    intact = torch.from_numpy(~load_examples(config)[1].perturbed)
+    policy = (intact / intact.sum()).float().expand(12, -1).contiguous()
+    area = area_of(task, policy, arrays["schedules"][1], task.test)
+    assert arrays["test"][1, 4, 0] == pytest.approx(area, rel=1e-6)
+    shares = arrays["policies"][:, :, intact.numpy()].sum(-1).mean(-1)
+    np.testing.assert_allclose(arrays["clean_weight"], shares, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

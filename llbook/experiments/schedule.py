@@ -15,6 +15,7 @@ from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -35,10 +36,15 @@ from llbook.optimal.search import search
 from llbook.parameters import Section
 from llbook.tasks.task import Task
 
-__all__ = ["KINDS", "LANGUAGE_MODEL", "PEAKS", "LanguageScheduleConfig"]
+__all__ = ["KINDS", "LANGUAGE_MODEL", "PEAKS", "WEIGHTS", "LanguageScheduleConfig"]
 
 KINDS = ("constant", "linear", "searched")
 """Rates: that of the configuration; falling linearly to zero; searched for equal weights."""
+
+WEIGHTS = ("equal", "policy", "length", "direction", "intact")
+"""What is trained under each: equal weights; the policy found there; equal weights whose steps are as much longer
+as the policy's; the policy whose steps are no longer than those of equal weights; equal weights on the
+unperturbed examples alone."""
 
 PEAKS = (0.25, 0.35, 0.5, 0.7, 1.0)  # rates from which the linear schedule may fall
 MILLIONTH = 1e-6
@@ -85,9 +91,11 @@ class _ScheduleExperiment(Experiment[LanguageScheduleConfig]):
 
     ``kinds`` (M,), text; ``schedules`` (M, T): η_t. ``peaks`` and ``peak_area`` (G,): desired area
     of equal weights whose rate falls linearly from there, nan where it diverged. ``desired`` and
-    ``test`` (M, 2, D): areas over T, in nats, of equal weights and of the policy found under the
-    same rates, nan where diverged; ``clean_weight`` (M,): of that policy, on unperturbed examples,
-    mean over t. ``history_rates`` (2, E): J/T of the searches for rates, from those of the two other
+    ``test`` (M, W, D): areas over T, in nats, of the W = 5 :data:`WEIGHTS`; ``moved_desired`` and
+    ``moved_test`` (M, M, D): of the policy found under the rates of the row, under those of the column;
+    nan where diverged. ``policies`` (M, T, N), float32; ``clean_weight`` (M,): on unperturbed examples,
+    mean over t; ``lengths`` (M, T): |Σ_n γ_{n,t} ∇l_n| / |Σ_n ∇l_n / N| along the policy's training.
+    ``history_rates`` (2, E): J/T of the searches for rates, from those of the two other
     kinds, nan where diverged and once they had ended.
     ``history_policy`` (M, 2): J/T where the search for a policy began and ended.
     """
@@ -120,8 +128,9 @@ class _ScheduleExperiment(Experiment[LanguageScheduleConfig]):
         courses = [np.array(one.history) / steps for one in searches]
         searched = searches[int(np.argmin([np.nanmin(one) for one in courses]))]
         inners = [PLAIN, best_falling, searched.inner]
-        clean = torch.from_numpy(~load_examples(config)[1].perturbed)
-        found, left, shares = [], [], []
+        perturbed = torch.from_numpy(load_examples(config)[1].perturbed)
+        intact = (~perturbed).to(equal.device).to(equal.dtype)
+        found, left = [], []
         course = np.empty((len(KINDS), 2))
         for i, (kind, inner) in enumerate(zip(KINDS, inners, strict=True)):
             path = checkpoint and checkpoint.with_name(f"{kind}-{checkpoint.name}")
@@ -130,12 +139,24 @@ class _ScheduleExperiment(Experiment[LanguageScheduleConfig]):
             left += [path] if path else []
             course[i] = [one.history[k]["desired_auc"] for k in (0, -1)]
             found.append(one.policy)
-            shares.append(float(one.policy[:, clean.to(one.policy.device)].sum(1).mean()))
+        lengths = [_lengths(task, *pair) for pair in zip(found, inners, strict=True)]
         draws = [_drawn(task, number) for number in range(own.draws)]
+
+        def drawn(policy: Tensor, inner: Inner) -> list[tuple[float, float]]:
+            return [_areas(draw, policy, inner) for draw in draws]
+
+        alone = (intact / intact.sum()).expand_as(equal).contiguous()
+        moved = np.array([[drawn(policy, inner) for inner in inners] for policy in found])
         each = np.array(
             [
-                [[_areas(draw, policy, inner) for draw in draws] for policy in (equal, best)]
-                for inner, best in zip(inners, found, strict=True)
+                [
+                    drawn(equal, inner),
+                    moved[i, i],
+                    drawn(equal, _scaled(inner, lengths[i])),
+                    drawn(found[i], _scaled(inner, 1 / lengths[i])),
+                    drawn(alone, inner),
+                ]
+                for i, inner in enumerate(inners)
             ]
         )
         for path in left:
@@ -147,7 +168,11 @@ class _ScheduleExperiment(Experiment[LanguageScheduleConfig]):
             "peak_area": areas,
             "desired": each[..., 0],
             "test": each[..., 1],
-            "clean_weight": np.array(shares),
+            "moved_desired": moved[..., 0],
+            "moved_test": moved[..., 1],
+            "policies": np.stack([policy.float().cpu().numpy() for policy in found]),
+            "clean_weight": np.array([float((one @ intact).mean()) for one in found]),
+            "lengths": np.array(lengths),
             "history_rates": np.stack(
                 [np.append(one, np.full(own.evaluations - len(one), np.nan)) for one in courses]
             ),
@@ -158,6 +183,23 @@ class _ScheduleExperiment(Experiment[LanguageScheduleConfig]):
 def _falling(peak: float, steps: int) -> Inner:
     """Factors that fall linearly from ``peak`` to zero after the last step."""
     return Inner(schedule=tuple(peak * f for f in Inner(schedule="linear").factors(steps)))
+
+
+def _lengths(task: Task, policy: Tensor, inner: Inner) -> NDArray[np.float64]:
+    """How much longer the steps of a policy are than those of equal weights, at the same θ_t, shape (T,)."""
+    states = train(task, policy, inner=inner).trajectory
+    equal = constant_policy(task, 1)[0]
+    norms = [
+        [float(task.gradient(states[t], weights).norm()) for weights in (row, equal)]
+        for t, row in enumerate(policy)
+    ]
+    return np.divide(*np.array(norms).T)
+
+
+def _scaled(inner: Inner, factors: NDArray[np.float64]) -> Inner:
+    """Rates multiplied by a factor at every step."""
+    rates = np.array(inner.factors(len(factors))) * factors
+    return Inner(schedule=tuple(map(float, rates)))
 
 
 def _drawn(task: Task, number: int) -> Task:
