@@ -16,6 +16,7 @@ from llbook.optimal.stability import parting, sharpness, sharpness_over_steps
 from llbook.report.rates import (
     areas_of,
     draw_spread,
+    parts_table,
     rules_table,
     saved_by_schedules,
     saved_of_best_equal,
@@ -193,6 +194,24 @@ def test_figures_show_what_they_are_given():
     assert list(both.axes[0].lines[1].get_ydata()) == [2, 2]
     for figure in (drawn, wide, both):
         figure.savefig(io.BytesIO(), format="svg")
+
+
+def test_parts_of_a_policy_stand_in_the_order_of_their_names():
+    areas = areas_of(sweep())
+    each = np.array([[[9, 1.0], [9, 0.5], [9, 0.9], [9, 0.8], [9, 0.95]]] * 2)
+    arrays = {"desired": each, "test": each, "moved_desired": each[:, :2]}
+    run = Run("k", "language-schedule", {"seed": 0}, {}, arrays)
+    text = parts_table(areas, [run], ["constant"])
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+    assert [row[:3] for row in rows] == [
+        ["constant", "equal weights", "+0.0%"],
+        ["constant", "length alone", "+10.0%"],
+        ["constant", "direction alone", "+20.0%"],
+        ["constant", "the policy", "+50.0%"],
+        ["constant", "intact stories alone", "+5.0%"],
+    ]
+    moved = saved_by_schedules(areas, [run], moved=True)
+    assert moved[..., 0] == pytest.approx(np.array([[0, 0.5]] * 2))
 
 
 def schedule_run(seed=0):

@@ -369,7 +369,7 @@ _OTHERS: dict[str, dict[str, Any]] = {
 _TWO_STAGE = {"method": "two-stage", "epochs": 16, "measure_every": 3}
 
 # Of the rates of conventional learning the largest power of two at which its area is not decided
-# by rounding; see the sweep "edge".
+# by millionths of θ_0; see the sweep "edge".
 QUARTER: dict[str, Any] = {"corpus": "tinystories", "learning_rate": 0.25}
 _FROM_EQUAL = {"method": "two-stage", "start": "equal", "epochs": 40, "measure_every": 3}
 # the area at several rates; σ of θ_0 changed by millionths

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from llbook.experiments.schedule import WEIGHTS
 from llbook.report.numbers import number, per_cent, spread, table, values
 from llbook.report.selection import percent, row_names, seeds
 from llbook.runs.run import Run
@@ -16,6 +17,7 @@ __all__ = [
     "Areas",
     "areas_of",
     "draw_spread",
+    "parts_table",
     "rules_table",
     "saved_beyond",
     "saved_by_rules",
@@ -27,6 +29,13 @@ __all__ = [
 ]
 
 HISTORY = {"desired": "desired_auc", "test": "auc"}  # what runs call these areas
+PARTS = {
+    "equal": "equal weights",
+    "length": "length alone",
+    "direction": "direction alone",
+    "policy": "the policy",
+    "intact": "intact stories alone",
+}
 NOTABLE = 1e-3  # of an area: a search gains a few per cent
 
 
@@ -190,25 +199,48 @@ def rules_table(areas: Areas, sweep: Run) -> str:
 
 
 def saved_by_schedules(
-    areas: Areas, runs: Sequence[Run], measure: str = "desired"
+    areas: Areas, runs: Sequence[Run], measure: str = "desired", *, moved: bool = False
 ) -> NDArray[np.float64]:
-    """Area saved of the least one of equal weights at any constant rate, shape (M, 2, S).
+    """Area saved of the least one of equal weights at any constant rate, shape (M, W, S).
 
-    Of M kinds of rates, equal weights and the policy found under them: the mean over the draws of
-    θ_0 that no search saw, or the only one.
+    Under M kinds of rates, by each of :data:`llbook.experiments.schedule.WEIGHTS`: the mean over the
+    draws of θ_0 that no search saw, or the only one.
 
     Args:
         areas: of conventional learning at constant rates.
         runs: of the experiment ``language-schedule``, a seed each.
         measure: ``"desired"`` or ``"test"``.
+        moved: the policies found under M kinds of rates, each under all of them, (M, M, S).
 
     Raises:
         ValueError: a run of a seed that ``areas`` does not have.
     """
-    draws = np.stack([run.arrays[measure] for run in runs], -1)  # (M, 2, D, S)
+    name = f"moved_{measure}" if moved else measure
+    draws = np.stack([run.arrays[name] for run in runs], -1)  # (M, W, D, S)
     unseen = draws[:, :, 1:] if draws.shape[2] > 1 else draws
     at = areas.places([run.config["seed"] for run in runs])
     return np.asarray(1 - unseen.mean(2) / areas.least(measure)[at])
+
+
+def parts_table(areas: Areas, runs: Sequence[Run], words: Sequence[str]) -> str:
+    """A Markdown table of what length and direction of a policy's steps save by themselves.
+
+    Args:
+        areas: of conventional learning at constant rates.
+        runs: of the experiment ``language-schedule``, a seed each.
+        words: what the first of its kinds of rates are called.
+    """
+    saved = {measure: saved_by_schedules(areas, runs, measure) for measure in HISTORY}
+    rows = [
+        [
+            word,
+            PARTS[name],
+            *(per_cent(values[kind, WEIGHTS.index(name)]) for values in saved.values()),
+        ]
+        for kind, word in enumerate(words)
+        for name in PARTS
+    ]
+    return table(["rate", "", "saved", "on test"], rows)
 
 
 def draw_spread(runs: Sequence[Run], kind: int, who: int = 0) -> float:
