@@ -22,6 +22,7 @@ from llbook.report.rates import (
     saved_of_best_equal,
     schedules_table,
     searches_table,
+    share_of_policy,
 )
 from llbook.runs.run import Run
 from llbook.tasks.least_squares import LeastSquares, Rows
@@ -210,6 +211,8 @@ def test_parts_of_a_policy_stand_in_the_order_of_their_names():
         ["constant", "the policy", "+50.0%"],
         ["constant", "intact stories alone", "+5.0%"],
     ]
+    saved = saved_by_schedules(areas, [run])
+    assert share_of_policy(saved, 0, "direction") == pytest.approx([0.4])
     moved = saved_by_schedules(areas, [run], moved=True)
     assert moved[..., 0] == pytest.approx(np.array([[0, 0.5]] * 2))
 

@@ -26,6 +26,7 @@ __all__ = [
     "saved_of_equal",
     "schedules_table",
     "searches_table",
+    "share_of_policy",
 ]
 
 HISTORY = {"desired": "desired_auc", "test": "auc"}  # what runs call these areas
@@ -241,6 +242,18 @@ def parts_table(areas: Areas, runs: Sequence[Run], words: Sequence[str]) -> str:
         for name in PARTS
     ]
     return table(["rate", "", "saved", "on test"], rows)
+
+
+def share_of_policy(saved: NDArray[np.float64], kind: int, name: str) -> NDArray[np.float64]:
+    """What others get of the area that the policy saves of that of equal weights, shape (S,).
+
+    Args:
+        saved: of :func:`saved_by_schedules`.
+        kind: of the rates.
+        name: one of :data:`llbook.experiments.schedule.WEIGHTS`.
+    """
+    equal, policy, own = saved[kind, 0], saved[kind, 1], saved[kind, WEIGHTS.index(name)]
+    return np.asarray((own - equal) / (policy - equal))
 
 
 def draw_spread(runs: Sequence[Run], kind: int, who: int = 0) -> float:
