@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from llbook.experiments import inner
+from llbook.experiments import inner, schedule
 from llbook.experiments.experiment import registry
 from llbook.experiments.language_model import (
     LANGUAGE_MODEL,
@@ -31,6 +31,7 @@ def kept(experiment):
 
 PERCEPTRONS, LANGUAGE_MODELS = kept(PERCEPTRON), kept(LANGUAGE_MODEL)
 INNER = kept(inner.INNER) | kept(inner.LANGUAGE_MODEL)
+SCHEDULES = kept(schedule.LANGUAGE_MODEL)
 CONFIGS = PERCEPTRONS | LANGUAGE_MODELS
 SWEEPS = {
     f"{experiment.name}-{name}": points
@@ -46,7 +47,7 @@ def record(name):
 
 def test_there_is_a_record_for_every_setting_and_nothing_else():
     files = set(records_folder().iterdir()) - {speed_path(), manifest_path()}
-    assert files == {record_path(name) for name in (*CONFIGS, *INNER, *SWEEPS)}
+    assert files == {record_path(name) for name in (*CONFIGS, *INNER, *SCHEDULES, *SWEEPS)}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -78,6 +79,25 @@ def test_comparisons_of_optimisers_are_those_that_would_be_made_again(name):
     own, conventional = run.arrays["desired"][1:].diagonal(), run.arrays["desired"][0]
     # where a search finds nothing better, it returns its start
     assert (own <= conventional).all() and (own < conventional).any()
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_comparisons_of_rates_are_those_that_would_be_made_again(name):
+    run, config = record(name), SCHEDULES[name]
+    for section in ("training", "search", "model", "rates"):
+        assert run.config[section] == config.model_dump()[section]
+    assert {"commit", "device", "versions", "seconds", "date"} <= set(run.provenance)
+    assert record_path(name).stat().st_size < 4 * 2**20
+    arrays, draws = run.arrays, config.rates.draws
+    assert arrays["policies"].shape == (3, config.training.steps, config.data.size)
+    np.testing.assert_allclose(arrays["policies"].sum(-1), 1, atol=1e-5)
+    for measure in ("desired", "test"):
+        assert arrays[measure].shape == (3, len(schedule.WEIGHTS), draws)
+        own = arrays[f"moved_{measure}"].diagonal().T
+        np.testing.assert_array_equal(arrays[measure][:, 1], own)
+    # the searches end below what they began with, in the draw they saw
+    assert (arrays["desired"][:, 1, 0] < arrays["desired"][:, 0, 0]).all()
+    np.testing.assert_allclose(arrays["desired"][:, :2, 0], arrays["history_policy"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", SWEEPS)
