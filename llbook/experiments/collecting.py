@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -23,6 +24,7 @@ from llbook.measures.law import (
     zero_weight_share,
 )
 from llbook.optimal.inner import Inner
+from llbook.optimal.process import train
 from llbook.optimal.search import Epoch, search
 from llbook.parameters import Parameters, Section
 from llbook.tasks.task import Task
@@ -36,6 +38,7 @@ __all__ = [
     "TrainingParameters",
     "collected",
     "condense",
+    "loss_curves",
 ]
 
 Arrays = dict[str, NDArray[Any]]
@@ -301,6 +304,16 @@ class LawMeasures(Collector):
         kept = {name: array for name, array in arrays.items() if name not in cls.DROPPED}
         curves = tuple(name for name in cls.CURVES if name in kept)
         return condense(kept, curves=curves, steps=cls.STEPS)
+
+
+def loss_curves(task: Task, policy: Tensor, inner: Inner) -> tuple[Tensor, Tensor]:
+    """Desired and test losses of a training, shape (T + 1,) each; nan where it diverged."""
+    try:
+        states = train(task, policy, inner=inner).trajectory
+    except FloatingPointError:
+        lost = policy.new_full((len(policy) + 1,), math.nan)
+        return lost, lost
+    return task.trajectory_losses(states, task.desired), task.trajectory_losses(states, task.test)
 
 
 def collected(

@@ -25,6 +25,7 @@ from llbook.experiments.collecting import (
     SearchConfig,
     SearchParameters,
     TrainingParameters,
+    loss_curves,
 )
 from llbook.experiments.experiment import Experiment, Recorded
 from llbook.experiments.language_model import LanguageModelConfig
@@ -224,22 +225,12 @@ def _courses(courses: list[list[tuple[float, float]]]) -> Arrays:
     return {"history_desired": table[..., 0], "history_evaluations": table[..., 1]}
 
 
-def _curves(task: Task, policy: Tensor, inner: Inner) -> tuple[Tensor, Tensor]:
-    """Desired and test losses; nan where the training diverged."""
-    try:
-        states = train(task, policy, inner=inner).trajectory
-    except FloatingPointError:
-        lost = policy.new_full((len(policy) + 1,), math.nan)
-        return lost, lost
-    return task.trajectory_losses(states, task.desired), task.trajectory_losses(states, task.test)
-
-
 def _transferred(tasks: list[Task], inners: list[Inner], policies: list[Tensor]) -> Arrays:
     """Every policy, the first of which is conventional, under every optimiser."""
     shape = len(policies), len(tasks)
     desired, test, ar = np.empty(shape), np.empty(shape), np.empty(shape)
     for j, (task, inner) in enumerate(zip(tasks, inners, strict=True)):
-        under = [_curves(task, policy, inner) for policy in policies]
+        under = [loss_curves(task, policy, inner) for policy in policies]
         for i, curves in enumerate(under):
             desired[i, j], test[i, j] = map(loss_auc, curves)
             ar[i, j] = acceleration_ratio(curves[1], under[0][1])
@@ -261,7 +252,7 @@ def _changed(
         for c, (there, trained) in enumerate(changes):
             if trained is shuffled and not inner.batch:
                 continue
-            curves = [_curves(there, one, trained) for one in (usual, policy)]
+            curves = [loss_curves(there, one, trained) for one in (usual, policy)]
             desired[i, c] = [loss_auc(pair[0]) for pair in curves]
             test[i, c] = [loss_auc(pair[1]) for pair in curves]
             ar[i, c] = acceleration_ratio(curves[1][1], curves[0][1])

@@ -8,7 +8,6 @@ differ by millionths, since at large rates an area depends on them.
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -25,6 +24,7 @@ from llbook.experiments.collecting import (
     Collector,
     SearchParameters,
     TrainingParameters,
+    loss_curves,
 )
 from llbook.experiments.experiment import Experiment, Recorded
 from llbook.experiments.language_model import LanguageModelConfig, load_examples
@@ -211,11 +211,7 @@ def _drawn(task: Task, number: int) -> Task:
 
 def _areas(task: Task, policy: Tensor, inner: Inner) -> tuple[float, float]:
     """On desired and test examples; nan where the training diverged."""
-    try:
-        states = train(task, policy, inner=inner).trajectory
-    except FloatingPointError:
-        return math.nan, math.nan
-    desired, test = (task.trajectory_losses(states, part) for part in (task.desired, task.test))
+    desired, test = loss_curves(task, policy, inner)
     return loss_auc(desired), loss_auc(test)
 
 
