@@ -334,7 +334,7 @@ SELECTION = _SelectionExperiment(
         ],
         "greed": [
             {"methods": "greedy", "label_noise": noise, "seed": seed}
-            for seed in _SEEDS[:2]
+            for seed in _SEEDS
             for noise in (0.03, 0.1, 0.3)
         ],
         "few-desired": [
@@ -352,7 +352,8 @@ SELECTION = _SelectionExperiment(
         "paper-noise": [
             _FULL
             | {"initialisation": "linear", "desired_size": 512, "label_noise": noise}
-            | {"methods": "hardest,rho,greedy,controller,tracin,pds-one-sweep"}
+            | {"methods": "hardest,rho,greedy,controller,tracin,pds-one-sweep", "seed": seed}
+            for seed in _SEEDS
             for noise in (0.03, 0.2)
         ],
     },
