@@ -172,8 +172,10 @@ def test_rules_are_measured_against_their_rate_and_against_every_rate():
     config = {"selection": {"methods": "rho,greedy", "studies": False}, "search": {"epochs": 0}}
     text = rules_table(areas, Run("k", "language-selection", config, {}, arrays))
     rows = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines()]
-    assert [row[0] for row in rows[2:]] == ["greedy", "rho"]  # the best on test examples first
-    assert rows[3][1:] == [
+    # after equal weights the best on test examples first
+    assert [row[0] for row in rows[2:]] == ["equal weights", "greedy", "rho"]
+    assert rows[2][1] == rows[2][2] == "+0.0% (+0.0 to +0.0)"
+    assert rows[4][1:] == [
         "+55.0% (+55.0 to +55.0)",
         "+45.0% (+45.0 to +45.0)",
         "+10.0% (+10.0 to +10.0)",

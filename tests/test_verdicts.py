@@ -226,6 +226,11 @@ def test_the_largest_similarity_has_to_be_above_chance():
     assert largest_similarity("6b", replace(LANGUAGE_MODEL, similarity=3.5), [dealt]).word == (
         Word.REPRODUCED
     )
+    # of a record whose deviations underflowed
+    lost = few | {
+        "permuted_similarity": np.append(np.full(18, 0.6), [np.finfo(np.float32).max] * 2)
+    }
+    assert chance_similarity(lost).tolist() == [0.6] * 18
 
 
 def test_chance_is_that_of_normal_contributions():

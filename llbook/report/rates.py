@@ -168,11 +168,11 @@ def saved_by_rules(
 
 
 def rules_table(areas: Areas, sweep: Run) -> str:
-    """A Markdown table of rules of selection, means and ranges over the seeds, the best first.
+    """A Markdown table of rules of selection, means and ranges over the seeds: equal weights, then the best first.
 
     Args:
         areas: of conventional learning.
-        sweep: recorded, of the experiment ``language-selection``, its points at one rate.
+        sweep: recorded, of the experiment ``language-selection``, its points under the same rates.
     """
     names, arrays = row_names(sweep), sweep.arrays
     usual = names.index("uniform")
@@ -181,10 +181,11 @@ def rules_table(areas: Areas, sweep: Run) -> str:
         area = arrays[f"course_{name}"].astype(float)
         saved[measure] = 1 - area / area[:, [usual]]
         saved[f"{measure} beyond"] = np.stack([*saved_by_rules(areas, sweep, measure).values()], 1)
-    order = np.argsort(-saved["test"].mean(0), kind="stable")
+    order = np.argsort(-saved["test"].mean(0), kind="stable").tolist()
+    order.remove(usual)
     lines = [
         [
-            names[n],
+            PARTS["equal"] if n == usual else names[n],
             *(
                 per_cent(saved[f"{measure}{where}"][:, n])
                 for where in ("", " beyond")
@@ -192,10 +193,9 @@ def rules_table(areas: Areas, sweep: Run) -> str:
             ),
             percent(arrays["course_spoilt_weight"][:, n]),
         ]
-        for n in order
-        if n != usual
+        for n in (usual, *order)
     ]
-    header = ["rule", "saved at its rate", "on test", "saved beyond every rate", "on test"]
+    header = ["rule", "saved at its rates", "on test", "saved beyond constant rates", "on test"]
     return table([*header, "weight on perturbed"], lines)
 
 
