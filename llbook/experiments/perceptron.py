@@ -242,7 +242,7 @@ PERCEPTRON = Experiment(
         # equal weights alone
         "rates": [
             {"epochs": 0, "learning_rate": rate, "seed": seed}
-            for rate in (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+            for rate in (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
             for seed in (0, 1, 2)
         ],
         "desired": [
