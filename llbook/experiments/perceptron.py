@@ -221,7 +221,8 @@ PERCEPTRON = Experiment(
         "optimum-noise-20-linear-512": Recorded(_OPTIMUM | _NOISE[20]),
         # at the rate of the least area of equal weights, see the sweep "rates"
         "tuned-headline": Recorded(
-            {"learning_rate": 4.0, "method": "two-stage", "epochs": 100, "measure_every": 20}
+            {"learning_rate": 32.0, "start": "equal", "sparse_every": 0}
+            | {"method": "two-stage", "epochs": 100, "measure_every": 20}
         ),
         **{
             f"{method}-headline": Recorded(
