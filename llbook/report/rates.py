@@ -86,25 +86,27 @@ class Areas:
 
 
 def areas_of(sweep: Run) -> Areas:
-    """The areas in the recorded sweep ``edge`` of the language model.
+    """The areas in the recorded sweeps ``edge`` of the language model and ``rates`` of the perceptron.
 
     Raises:
-        ValueError: a sweep that is no grid of several rates, seeds and draws.
+        ValueError: a sweep that is no grid of several rates and seeds, and of draws where it has several.
     """
     arrays = sweep.arrays
     names = ("learning_rate", "seed", "initial_scale")
-    if missing := [name for name in names if name not in arrays]:
+    if missing := [name for name in names[:2] if name not in arrays]:
         raise ValueError(f"sweep: got one {missing[0]} throughout; expected several")
-    axes = [np.unique(arrays[name]) for name in names]
+    one_draw = np.zeros_like(arrays["learning_rate"])
+    columns = [arrays.get(name, one_draw) for name in names]
+    axes = [np.unique(column) for column in columns]
     shape = tuple(map(len, axes))
-    points = np.stack([arrays[name] for name in names], 1)
+    points = np.stack(columns, 1)
     different = len(np.unique(points, axis=0))
     if not np.prod(shape) == len(points) == different:
         raise ValueError(
             f"sweep: got {len(points)} points, {different} of them different; expected a grid of "
             f"rates, seeds and draws, {shape}"
         )
-    order = np.lexsort([arrays[name] for name in reversed(names)])
+    order = np.lexsort(columns[::-1])
     desired, test = (
         arrays[f"history_{name}"][order, 0].reshape(shape) for name in HISTORY.values()
     )
