@@ -389,7 +389,7 @@ def test_verdict_of_the_heat_map_needs_one():
 def test_verdicts_know_their_item_by_its_key():
     found = [Verdict("4b", "−8.0%", Word.REPRODUCED), Verdict("9", "none", Word.UNDEFINED)]
     rows = verdict_table(found).splitlines()
-    assert rows[2] == "| Fig. 4b: change of AUC/T | −7.3% | −8.0% | reproduced |"
+    assert rows[2] == "| Fig. 4b: change of AUC/T | about −7% | −8.0% | reproduced |"
     assert rows[3].startswith(f"| {ITEMS['9'].title} | more than 90% | none |")
 
 
