@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from made_up_runs import SIZE, STEPS, made_up, run_of
+from made_up_runs import EPOCHS, SIZE, STEPS, made_up, run_of
 
 from llbook.experiments.language_model import LanguageModelConfig
 from llbook.figures import language_model as figures
@@ -158,7 +158,17 @@ def test_the_sentence_says_which_way_it_came_out():
     assert "over-fitting" in gain_sentence([made_up(fall=0.08)])
     near = RUN | {"history_desired_auc": 0.998 * RUN["history_auc"]}
     assert "over-fitting" not in gain_sentence([near])
-    assert "each of 2 seeds" in gain_sentence([made_up(fall=0.08), made_up(fall=0.07)])
+    assert "or chance in one test set" in gain_sentence([made_up(fall=0.08)])
+    both = gain_sentence([made_up(fall=0.08), made_up(fall=0.07)])
+    assert "each of 2 seeds" in both and "chance" not in both
+    idle = made_up(fall=0)
+    idle["history_desired_auc"] = idle["history_desired_auc"][:1].repeat(EPOCHS)
+    mixed = gain_sentence([made_up(fall=0.08), idle])
+    up = made_up(fall=0.001)
+    assert "rose on the way" not in gain_sentence([up])
+    up["history_desired_auc"][1] *= 1.02
+    assert "rose on the way" in gain_sentence([up])
+    assert "in 1 of 2 seeds" in mixed and "in 1 the search found nothing" in mixed
 
 
 def test_comparison_has_a_column_per_setting_and_the_papers_in_both_units():
