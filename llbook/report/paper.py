@@ -160,7 +160,7 @@ def _figures(part: str, paper: Experiment) -> dict[str, Item]:
         "4": ("Fig. 4", "change of AUC/T", f"about {per_cent([paper.change], 0)}"),
         "5": ("Fig. 5" if part == "a" else "Fig. 2, 5", "AR", f"{paper.ar:.2f}"),
         "6": ("Fig. 6", "largest SIM_t of the last policy", f"about {paper.similarity:g}"),
-        "7": ("Fig. 7", "mean SIM rises with CR", "diverges"),
+        "7": ("Fig. 7", "mean SIM rises with CR, test examples", "diverges"),
         "8": ("Fig. 8", "γ = 0 where CT ≤ 0", "towards 100%"),
         "10": ("Fig. 10", "weights below 0.1/N where CT > 0", "many"),
     }
@@ -183,7 +183,7 @@ ITEMS: dict[str, Item] = {
     "eq-22": Item("Eq. 22", "gradient by backward recursion", "exact", "{doc}`optimal_policy`"),
     "1": Item("Fig. 1", "area under the curve, and compression", "a drawing", "{numref}`fig-1`"),
     "3A": Item("Fig. 3A", "the law in 3-D", "a drawing", "{numref}`fig-ll-drawing`"),
-    "3B": Item("Fig. 3B", "mean SIM rises with CR", "rises", "{numref}`fig-ll-similarity`"),
+    "3B": Item("Fig. 3B", "mean SIM rises with CR, desired examples", "rises", "{numref}`fig-ll-similarity`"),
     "12": Item("Fig. 12", "training as a network", "a drawing", "{numref}`fig-12`"),
     **_figures("a", PERCEPTRON),
     "9": Item("Fig. 9", f"learned examples below {LEARNED[0]:g} of the largest weight", f"more than {100 * LEARNED[1]:.0f}%", "{numref}`fig-9`"),
