@@ -203,19 +203,21 @@ def test_transcription_converges_to_the_flow_with_order_four():
         assert (np.log2(np.array(sequence[:-1]) / sequence[1:]) > 3.5).all()
 
 
-def test_exchange_curvature_is_the_second_derivative():
+@pytest.mark.parametrize("apart", [1, 3])
+def test_exchange_curvature_is_the_second_derivative(apart):
     misses = []
     for eta in (0.02, 0.01, 0.005):
         task = perceptron(eta=eta)
         rows = constant_policy(task, round(1 / eta))
         place, move = len(rows) // 2, torch.zeros_like(rows)
-        move[place, 0], move[place, 1], move[place + 1, 0], move[place + 1, 1] = 1, -1, -1, 1
+        move[place, 0], move[place, 1] = 1, -1
+        move[place + apart, 0], move[place + apart, 1] = -1, 1
         value = objective(task, interval=eta, scheme="euler")
         up, down = (value(rows + sign * 1e-4 * move)[1] for sign in (1, -1))
         second = float(((up - down) * move).sum()) / 2e-4
         swept = transcribe(task, rows, interval=eta, scheme="euler")
         at = derivatives(task, swept.trajectory[place].numpy())
-        curvature = exchange_curvature(at, swept.costates[place + 2].numpy())
+        curvature = exchange_curvature(at, swept.costates[place + 1].numpy())
         assert np.allclose(curvature, curvature.T)
         misses.append(abs(second / (-2 * eta**2 * curvature[0, 1]) - 1))
     assert misses[2] < 0.7 * misses[1] < 0.5 * misses[0] + 0.01
