@@ -12,7 +12,7 @@ from llbook.optimal.process import constant_policy, train
 from llbook.tasks.least_squares import LeastSquares, Rows, tilted, water_filling
 from llbook.tasks.task import Task
 from llbook.theory.arcs import pair_law, rotation, shared_arc
-from llbook.theory.config import GradientFlowConfig, MaximumPrincipleConfig
+from llbook.theory.config import GradientFlowConfig, MaximumPrincipleConfig, SmallStepsConfig
 from llbook.theory.flows import (
     brackets,
     derivatives,
@@ -525,5 +525,7 @@ def test_page_parameters_are_checked():
 
     with pytest.raises(ParameterError, match="halvings: got 0"):
         GradientFlowConfig.from_flat({"halvings": 0})
+    with pytest.raises(ParameterError, match="intervals: got 30.* a multiple of 20"):
+        SmallStepsConfig.from_flat({"intervals": 30})  # windows of ten unequal parts
     with pytest.raises(ParameterError, match="did you mean 'intervals'"):
         MaximumPrincipleConfig.from_flat({"interval": 3})
