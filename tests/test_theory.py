@@ -12,7 +12,7 @@ from llbook.optimal.process import constant_policy, train
 from llbook.tasks.least_squares import LeastSquares, Rows, tilted, water_filling
 from llbook.tasks.task import Task
 from llbook.theory.arcs import pair_law, rotation, shared_arc
-from llbook.theory.config import GradientFlowConfig, MaximumPrincipleConfig
+from llbook.theory.config import GradientFlowConfig, MaximumPrincipleConfig, SmallStepsConfig
 from llbook.theory.flows import (
     brackets,
     derivatives,
@@ -203,19 +203,21 @@ def test_transcription_converges_to_the_flow_with_order_four():
         assert (np.log2(np.array(sequence[:-1]) / sequence[1:]) > 3.5).all()
 
 
-def test_exchange_curvature_is_the_second_derivative():
+@pytest.mark.parametrize("apart", [1, 3])
+def test_exchange_curvature_is_the_second_derivative(apart):
     misses = []
     for eta in (0.02, 0.01, 0.005):
         task = perceptron(eta=eta)
         rows = constant_policy(task, round(1 / eta))
         place, move = len(rows) // 2, torch.zeros_like(rows)
-        move[place, 0], move[place, 1], move[place + 1, 0], move[place + 1, 1] = 1, -1, -1, 1
+        move[place, 0], move[place, 1] = 1, -1
+        move[place + apart, 0], move[place + apart, 1] = -1, 1
         value = objective(task, interval=eta, scheme="euler")
         up, down = (value(rows + sign * 1e-4 * move)[1] for sign in (1, -1))
         second = float(((up - down) * move).sum()) / 2e-4
         swept = transcribe(task, rows, interval=eta, scheme="euler")
         at = derivatives(task, swept.trajectory[place].numpy())
-        curvature = exchange_curvature(at, swept.costates[place + 2].numpy())
+        curvature = exchange_curvature(at, swept.costates[place + 1].numpy())
         assert np.allclose(curvature, curvature.T)
         misses.append(abs(second / (-2 * eta**2 * curvature[0, 1]) - 1))
     assert misses[2] < 0.7 * misses[1] < 0.5 * misses[0] + 0.01
@@ -523,5 +525,7 @@ def test_page_parameters_are_checked():
 
     with pytest.raises(ParameterError, match="halvings: got 0"):
         GradientFlowConfig.from_flat({"halvings": 0})
+    with pytest.raises(ParameterError, match="intervals: got 30.* a multiple of 20"):
+        SmallStepsConfig.from_flat({"intervals": 30})  # windows of ten unequal parts
     with pytest.raises(ParameterError, match="did you mean 'intervals'"):
         MaximumPrincipleConfig.from_flat({"interval": 3})

@@ -46,7 +46,7 @@ _OVERRIDES: dict[str, dict[str, dict[str, Any] | Callable[[], dict[str, Any]]]] 
             "dimension": 3,
             "desired_size": 32,
             "steps": 30,
-            "intervals": 24,
+            "intervals": 20,
             "halvings": 2,
         },
         "first_order_points": {

@@ -74,8 +74,9 @@ class _SmallPerceptron(Parameters):
 class SmallStepsConfig(_SmallPerceptron):
     """The chapter on steps and the flow; the defaults are those of `laptop`."""
 
+    # the page begins with half of them, in ten windows of equal length
     intervals: int = Field(
-        60, ge=12, le=240, multiple_of=2, description="M, intervals of the commuting task"
+        60, ge=20, le=240, multiple_of=20, description="M, intervals of the commuting task"
     )
     halvings: int = Field(3, ge=1, le=4, description="how often η is halved in it")
 

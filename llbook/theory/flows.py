@@ -117,8 +117,8 @@ def brackets(at: Derivatives, costate: np.ndarray) -> np.ndarray:
 def exchange_curvature(at: Derivatives, costate: np.ndarray) -> np.ndarray:
     """κ_nm = λ·(H_n - H_m)(g_n - g_m) for all pairs, shape (N, N), symmetric.
 
-    Moving weight δ from m to n at one Euler step and back at the next changes the
-    area ηJ, to second order in δ, by -η²κ_nm δ² + O(η³).
+    Moving weight δ from m to n at one Euler step and back j steps later changes the
+    area ηJ, at second order in δ, by (-η²κ_nm + O(jη³)) δ².
     """
     twisted = at.hessians @ costate
     products = twisted @ at.gradients.T  # [n, m] = H_n λ·g_m

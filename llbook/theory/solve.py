@@ -214,11 +214,12 @@ def _newton(
 def reduced_hessian(
     objective: Objective, policy: Tensor, *, gradient: Tensor | None = None, width: float = 1e-6
 ) -> Tensor:
-    """The Hessian of J along moves of weight among the examples in use at one step.
+    """The Hessian of J on all moves of weight among the examples in use, all steps together.
 
-    In each row with two or more weights in use, each of them but the largest is a
-    coordinate; the largest makes up for its moves, so that the row stays on the
-    simplex. From differences of gradients.
+    That is, on the d with Σ_n d_{n,t} = 0 for every t and d_{n,t} = 0 where γ_{n,t} = 0. Its
+    coordinates: in each row with two or more weights in use, each of them but the largest;
+    the largest makes up for their moves, so that the row stays on the simplex. (The signs of
+    the eigenvalues do not depend on this choice, their sizes do.) From differences of gradients.
 
     Args:
         objective: γ ↦ (J, ∂J/∂γ), defined near the simplices as well as on them.
