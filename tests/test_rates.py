@@ -181,6 +181,9 @@ def test_rules_are_measured_against_their_rate_and_against_every_rate():
     config = {"selection": {"methods": "rho,greedy", "studies": False}, "search": {"epochs": 0}}
     text = rules_table(areas, Run("k", "language-selection", config, {}, arrays))
     rows = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines()]
+    clean = arrays | {"course_spoilt_weight": np.zeros((2, 3))}
+    without = rules_table(areas, Run("k", "selection", config, {}, clean))
+    assert "perturbed" in text and "perturbed" not in without
     # after equal weights the best on test examples first
     assert [row[0] for row in rows[2:]] == ["equal weights", "greedy", "rho"]
     assert rows[2][1] == rows[2][2] == "+0.0% (+0.0 to +0.0)"

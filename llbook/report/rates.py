@@ -177,6 +177,7 @@ def rules_table(areas: Areas, sweep: Run) -> str:
         sweep: recorded, of the experiment ``language-selection``, its points under the same rates.
     """
     names, arrays = row_names(sweep), sweep.arrays
+    spoilt = arrays["course_spoilt_weight"]
     usual = names.index("uniform")
     saved = {}
     for measure, name in HISTORY.items():
@@ -193,12 +194,12 @@ def rules_table(areas: Areas, sweep: Run) -> str:
                 for where in ("", " beyond")
                 for measure in ("desired", "test")
             ),
-            percent(arrays["course_spoilt_weight"][:, n]),
+            *([percent(spoilt[:, n])] if spoilt.any() else []),
         ]
         for n in (usual, *order)
     ]
     header = ["rule", "saved at its rates", "on test", "saved beyond constant rates", "on test"]
-    return table([*header, "weight on perturbed"], lines)
+    return table([*header, *["weight on perturbed"] * bool(spoilt.any())], lines)
 
 
 def saved_by_schedules(
