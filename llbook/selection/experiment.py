@@ -346,6 +346,7 @@ _ONLINE = "hardest,rho,grad-match,greedy,controller,groups,look-ahead-5"
 # at the paper's scale; the best known policies are records of the perceptron
 _FULL = {"size": 4096, "steps": 2000, "epochs": 0}
 _MIXTURES = "groups,doge,doremi,mixing-law,mixture"
+_AHEAD = "grad-match,look-ahead-5,look-ahead-25,pds"
 _DEAR = "greedy,grad-match,look-ahead-1,look-ahead-5,look-ahead-25,pds-one-sweep,pds"
 _CODE = (
     *("llbook.selection", "llbook.theory.influence", "llbook.theory.flows"),
@@ -371,7 +372,7 @@ SELECTION = _SelectionExperiment(
         ],
         "greed": [
             {"methods": "greedy", "label_noise": noise, "seed": seed}
-            for seed in _SEEDS[:2]
+            for seed in _SEEDS
             for noise in (0.03, 0.1, 0.3)
         ],
         "few-desired": [
@@ -389,7 +390,8 @@ SELECTION = _SelectionExperiment(
         "paper-noise": [
             _FULL
             | {"initialisation": "linear", "desired_size": 512, "label_noise": noise}
-            | {"methods": "hardest,rho,greedy,controller,tracin,pds-one-sweep"}
+            | {"methods": "hardest,rho,greedy,controller,tracin,pds-one-sweep", "seed": seed}
+            for seed in _SEEDS
             for noise in (0.03, 0.2)
         ],
     },
@@ -421,6 +423,7 @@ LANGUAGE_MODEL = _SelectionExperiment(
             }
             for seed in _SEEDS
         ],
+        "laptop-dear": [{"methods": _AHEAD, "epochs": 0, "seed": seed} for seed in _SEEDS],
         "groups": [
             language_model.SHORT | {"methods": _MIXTURES, "epochs": 0, "seed": seed}
             for seed in _SEEDS
