@@ -16,6 +16,7 @@ from llbook.measures.law import future_contributions
 from llbook.measures.objective import loss_auc
 from llbook.optimal import search as searching
 from llbook.optimal.adjoint import policy_gradient
+from llbook.optimal.inner import PLAIN, Inner
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.starts import greedy, static
 from llbook.parameters import ParameterError
@@ -251,7 +252,7 @@ def test_look_ahead_has_the_costate_of_a_greedy_training():
     task = perceptron()
     policy = greedy(task, 12, chosen=round(BASE_SHARE * 40), equal_share=0.0)
     future = future_contributions(task, policy_gradient(task, policy, train(task, policy)))
-    costate = costates(task, task.initial, 12)[0]
+    costate = costates(task, task.initial, [1.0] * 12)[0]
     torch.testing.assert_close(task.directional_derivatives(task.initial, costate), future[0])
     whole = select(task, LookAhead(0.1), 12)
     torch.testing.assert_close(whole.policy[0], top(future[0], 0.1))
@@ -259,6 +260,71 @@ def test_look_ahead_has_the_costate_of_a_greedy_training():
     assert first(LookAhead(0.25, 1), task=Points(1e-3)) == one(3)
     with pytest.raises(ValueError, match="horizon must be a whole number of at least 1, got 0"):
         LookAhead(0.1, 0)
+
+
+def test_look_ahead_knows_the_rates_that_follow():
+    task, falling = perceptron(), Inner(schedule="linear")
+    weights = greedy(task, 12, chosen=round(BASE_SHARE * 40), equal_share=0.0, inner=falling)
+    gradient = policy_gradient(task, weights, train(task, weights, inner=falling))
+    future = future_contributions(task, gradient)
+    costate = costates(task, task.initial, falling.factors(12))[0]
+    torch.testing.assert_close(task.directional_derivatives(task.initial, costate), future[0])
+    found = select(task, LookAhead(0.1), 12, inner=falling)
+    torch.testing.assert_close(found.policy[0], top(future[0], 0.1))
+
+
+def rows_of(name, task, inner):
+    """A method on twelve steps: its policy, and its states."""
+    method = METHODS[name]
+    knobs = {method.knob: method.values[0]} if method.knob else {}
+    found = select(task, method.make(**knobs), 12, inner=inner)
+    return found.policy, found.process.states
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_rates_are_those_of_the_training_in_every_method(name):
+    """A factor of one half at all steps is half of η; and one that falls is a training's own."""
+    half, falling = Inner(schedule=(0.5,) * 12), Inner(schedule="linear", warmup=3)
+    for own, usual in zip(
+        rows_of(name, perceptron(), half),
+        rows_of(name, perceptron(learning_rate=0.05), PLAIN),
+        strict=True,
+    ):
+        torch.testing.assert_close(own, usual)
+    policy, states = rows_of(name, perceptron(), falling)
+    torch.testing.assert_close(states, train(perceptron(), policy, inner=falling).states)
+
+
+def test_scores_of_a_training_whose_rate_falls():
+    falling = Inner(schedule=(1.0, 0.5))  # η_t = 0.5 and 0.25
+    tracin, sweep = TracIn(0.25), OneSweep(0.25)
+    for selector in (tracin, sweep):
+        select(Points(), selector, 2, inner=falling)
+    # ∇L_dsr at θ_0 = 0 and at θ_1 = (0.1875, -0.0625), with θ_1 the mean gradient's step
+    at = np.array([[0.0, 0.0], 0.5 * np.mean(POINTS, 0)])
+    slopes = at - [1.0, 0.0]
+    instant = np.array(
+        [(theta - np.array(POINTS)) @ s for theta, s in zip(at, slopes, strict=True)]
+    )
+    np.testing.assert_allclose(tracin.scores, 0.5 * instant[0] + 0.25 * instant[1])
+    # λ_2 = ∇L_dsr(θ_2), λ_1 = ∇L_dsr(θ_1) + (1 - 0.25) λ_2
+    last = at[1] + 0.25 * (np.mean(POINTS, 0) - at[1]) - [1.0, 0.0]
+    future = [slopes[1] + 0.75 * last, last]
+    by_step = [(theta - np.array(POINTS)) @ f for theta, f in zip(at, future, strict=True)]
+    np.testing.assert_allclose(sweep.scores, 0.5 * by_step[0] + 0.25 * by_step[1])
+
+
+@pytest.mark.parametrize(
+    "inner", [Inner("momentum"), Inner(weight_decay=0.1), Inner(batch=2), Inner("adam")]
+)
+def test_methods_select_for_gradient_descent_on_full_batches(inner):
+    with pytest.raises(ValueError, match="at any rates, got {"):
+        select(Points(), Uniform(), 3, inner=inner)
+
+
+def test_a_schedule_of_another_length_than_the_training_is_refused():
+    with pytest.raises(ValueError, match="each of T = 3 steps, got 2"):
+        select(Points(), Uniform(), 3, inner=Inner(schedule=(1.0, 0.5)))
 
 
 class Given(Selector):
@@ -465,9 +531,11 @@ def test_wrong_labels_are_the_flipped_ones():
     assert flipped.tolist() == (signs < 0).tolist()
 
 
-def test_a_run_has_a_row_for_every_policy():
+@pytest.mark.parametrize("rates", ["constant", "linear"])
+def test_a_run_has_a_row_for_every_policy(rates):
     flat = TOY | {"methods": "greedy, groups", "label_noise": 0.2, "studies": True}
-    config = SelectionConfig.from_flat(flat | {"best_starts": 2, "epochs": 30})
+    flat |= {"best_starts": 2, "epochs": 30, "rate_schedule": rates}
+    config = SelectionConfig.from_flat(flat)
     arrays = SELECTION.compute(config)
     assert arrays["names"].tolist() == ["uniform", "greedy", "groups", BEST, TOTALS, ORDER]
     wrong = float(experiment.spoilt(config).double().mean())
@@ -481,17 +549,23 @@ def test_a_run_has_a_row_for_every_policy():
     assert all(len(values) == 6 for name, values in arrays.items() if name.startswith("history_"))
     assert (arrays["history_bits"][1:] > 0).all()
     _postage_is_counted_on_test(config, arrays)
+    task, inner = build_task(config), Inner(schedule=rates)
+    usual = train(task, constant_policy(task, 12), inner=inner)
+    np.testing.assert_allclose(
+        arrays["curves"][0], task.trajectory_losses(usual.states, task.test), rtol=1e-6
+    )
     without = SELECTION.compute(SelectionConfig.from_flat(TOY | {"epochs": 0, "methods": "rho"}))
     assert without["names"].tolist() == ["uniform", "rho"] and "maps" not in without
 
 
 def _postage_is_counted_on_test(config, arrays):
     task, quanta = build_task(config), int(arrays["history_quanta"][1])
-    made = select(task, Greedy(float(arrays["history_value"][1])), 12)
+    inner = config.inner.build()
+    made = select(task, Greedy(float(arrays["history_value"][1])), 12, inner=inner)
     pays = {}
     for count in experiment.QUANTA:
         counts = studies.quantised(made.policy, count)
-        states = train(task, counts.to(made.policy) / count).states
+        states = train(task, counts.to(made.policy) / count, inner=inner).states
         for kind, examples in (("desired_auc", task.desired), ("auc", task.test)):
             usual = arrays[f"history_{kind}"][0]
             saved = 12 * (usual - loss_auc(task.trajectory_losses(states, examples)))
@@ -550,7 +624,7 @@ def test_parameters_are_checked():
         SelectionConfig.from_flat({"methods": "uniform,gredy"})
     with pytest.raises(ParameterError, match="studies: got true with epochs = 0"):
         SelectionConfig.from_flat({"studies": True, "epochs": 0})
-    with pytest.raises(ParameterError, match="gradient descent alone, got {'optimizer': 'adam'}"):
+    with pytest.raises(ParameterError, match="at any rates, got {'optimizer': 'adam'}"):
         SelectionConfig.from_flat({"optimizer": "adam"})
     with pytest.raises(ParameterError, match="start: got 'equal'; expected its default, auto"):
         SelectionConfig.from_flat({"start": "equal"})

@@ -7,6 +7,7 @@ import torch
 
 from llbook.measures.law import similarity
 from llbook.optimal.adjoint import policy_gradient
+from llbook.optimal.inner import Inner
 from llbook.optimal.process import constant_policy, train
 from llbook.tasks.least_squares import LeastSquares, Rows, tilted, water_filling
 from llbook.tasks.task import Task
@@ -395,6 +396,21 @@ def test_future_contributions_of_the_final_loss_sum_up_to_influence_functions():
     worst = int(np.argmax(np.abs(limit)))
     without[:, worst] = 0
     assert final(without) - final(policy) == pytest.approx(-limit[worst] / 40, rel=0.5)
+
+
+def test_future_contributions_of_the_final_loss_at_rates_that_fall():
+    task, inner = perceptron(eta=0.5), Inner(schedule="linear")
+    policy = constant_policy(task, 30)
+    gradient = final_loss_gradient(task, policy, train(task, policy, inner=inner))
+    move = torch.zeros_like(policy)
+    move[7, 0], move[7, 1] = 1e-4, -1e-4
+    ends = [train(task, policy + sign * move, inner=inner).trajectory[-1] for sign in (1, -1)]
+    above, below = (float(task.mean_loss(end, task.desired)) for end in ends)
+    expected = float(gradient[7, 0] - gradient[7, 1])
+    assert (above - below) / 2e-4 == pytest.approx(expected, rel=1e-6)
+    heavy = train(task, policy, inner=Inner("momentum"))
+    with pytest.raises(ValueError, match="expected gradient descent.*momentum"):
+        final_loss_gradient(task, policy, heavy)
 
 
 def test_a_free_budget_is_used_up_before_convergence():

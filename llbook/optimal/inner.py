@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -157,6 +157,11 @@ class Inner:
             and self.warmup == 0
             and self.batch == 0
         )
+
+    @property
+    def descends(self) -> bool:
+        """Whether it is gradient descent on the full batch without decay, η_t being any."""
+        return replace(self, schedule="constant", warmup=0).plain
 
     def check_differentiable(self) -> None:
         """Raise unless J has a gradient in γ.

@@ -74,10 +74,10 @@ class _Methods(SearchConfig):
     @model_validator(mode="after")
     def _known(self) -> Self:
         check_names("methods", self.names(), METHODS)
-        if not self.inner.build().plain:
+        if not self.inner.build().descends:
             raise ValueError(
-                "optimizer, rates and batches: methods of selection are compared under the "
-                f"paper's gradient descent alone, got {self.inner.build().identity()}"
+                "optimizer, batch, weight_decay: methods of selection are compared under gradient "
+                f"descent on the full batch, at any rates, got {self.inner.build().identity()}"
             )
         if self.search.start != "auto":
             raise ValueError(
@@ -145,6 +145,7 @@ class _SelectionExperiment(Experiment[C]):
         self, config: C, *, progress: bool = False, checkpoint: Path | None = None
     ) -> Arrays:
         task, steps = self.build(config), config.training.steps
+        inner = config.inner.build()
         flipped = spoilt(config)
         best = _best(task, config, progress, checkpoint) if config.search.epochs else None
         table = _Table(task, config, best, flipped)
@@ -152,7 +153,7 @@ class _SelectionExperiment(Experiment[C]):
             fixed: dict[str, Any] = {}
             if name in GROUPED and bool(flipped.any()):
                 fixed["groups"] = flipped.long()
-            found = tuned(task, METHODS[name], steps, **fixed)
+            found = tuned(task, METHODS[name], steps, inner=inner, **fixed)
             made = found.selection
             value = math.nan if found.value is None else found.value
             costs = made.evaluations, found.evaluations
@@ -164,9 +165,13 @@ class _SelectionExperiment(Experiment[C]):
             again = best.evaluations + 2 / PASSES  # with the training under its totals
             for name, policy, cost in (
                 (TOTALS, totals_alone(best.policy), again),
-                (ORDER, order_alone(task, steps, budget), evaluation_cost(task, budget)),
+                (
+                    ORDER,
+                    order_alone(task, steps, budget, inner=inner),
+                    evaluation_cost(task, budget),
+                ),
             ):
-                table.add(_Row(name, policy, train(task, policy), cost, cost))
+                table.add(_Row(name, policy, train(task, policy, inner=inner), cost, cost))
         return table.arrays()
 
 
@@ -175,7 +180,7 @@ class _Table:
 
     def __init__(self, task: Task, config: _Methods, best: _Row | None, flipped: Tensor) -> None:
         self.task, self.best, self.flipped = task, best, flipped
-        self.coded = config.selection.studies
+        self.coded, self.inner = config.selection.studies, config.inner.build()
         self.names: list[str] = []
         self.rows: list[dict[str, float]] = []
         self.tests: list[Tensor] = []
@@ -228,7 +233,7 @@ class _Table:
         for quanta in QUANTA:
             counts = quantised(policy, quanta)
             coded = counts.to(policy) / quanta
-            states = train(self.task, coded).states
+            states = train(self.task, coded, inner=self.inner).states
             bits = policy_bits(counts)
             pays = []
             for name, examples in (("desired_auc", self.task.desired), ("auc", self.task.test)):

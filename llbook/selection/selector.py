@@ -20,6 +20,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from llbook.optimal.inner import PLAIN, Inner
 from llbook.optimal.process import Process, sum_slack
 from llbook.tasks.task import Task
 
@@ -124,9 +125,12 @@ class Selector(ABC):
     Attributes:
         scores: one value per example, the higher the better, of a method that ranks examples
             once and for all, shape (N,); else None.
+        inner: the training that it selects for, with its rates η_t; :func:`select` sets it
+            before the method begins.
     """
 
     scores: Tensor | None = None
+    inner: Inner = PLAIN
 
     def begin(self, task: Task, steps: int, meter: Meter) -> None:  # noqa: B027  # not every method prepares
         """What is done before the training: a reference model, scores. Nothing, unless overridden.
@@ -230,16 +234,29 @@ def top(scores: Tensor, share: float) -> Tensor:
     return weights
 
 
-def select(task: Task, selector: Selector, steps: int) -> Selection:
+def select(task: Task, selector: Selector, steps: int, *, inner: Inner = PLAIN) -> Selection:
     """Train under the weights that a method gives, step by step.
 
+    Args:
+        task: the learning problem.
+        selector: the method.
+        steps: T.
+        inner: the training: gradient descent on the full batch without weight decay, at any rates.
+
     Raises:
-        ValueError: fewer than one step.
+        ValueError: fewer than one step, another training, a schedule that does not fit T.
         SelectionError: weights of a wrong shape or type, not finite, or off the simplex.
         FloatingPointError: the training diverged.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
+    if not inner.descends:
+        raise ValueError(
+            "methods select for gradient descent on the full batch without weight decay, at any "
+            f"rates, got {inner.identity()}"
+        )
+    inner.check(task.size, steps)
+    selector.inner = inner
     seen = copy.copy(task)
     vars(seen).pop("test", None)  # whoever asks for it is stopped
     meter = Meter(task)
@@ -247,16 +264,18 @@ def select(task: Task, selector: Selector, steps: int) -> Selection:
     policy = task.initial.new_empty(steps, task.size)
     states = task.initial.new_empty(steps + 1, task.initial.numel())
     states[0] = task.initial
-    for t in range(steps):
+    for t, factor in enumerate(inner.factors(steps)):
         view = View(seen, t, steps, states[t], policy[:t], meter)
         policy[t] = _checked(selector, t, selector.weigh(view), states[t], task.size)
-        states[t + 1] = states[t] - task.learning_rate * task.gradient(states[t], policy[t])
+        states[t + 1] = states[t] - task.learning_rate * factor * task.gradient(
+            states[t], policy[t]
+        )
         meter.add(2)
         if not bool(torch.isfinite(states[t + 1]).all()):
             raise FloatingPointError(
                 f"training diverged: θ is not finite from step {t + 1} on (η = {task.learning_rate})"
             )
-    return Selection(policy, Process(states), meter.passes)
+    return Selection(policy, Process(states, inner), meter.passes)
 
 
 def _checked(selector: Selector, step: int, weights: Tensor, like: Tensor, size: int) -> Tensor:

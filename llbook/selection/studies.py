@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from llbook.optimal.adjoint import gradient_and_losses
+from llbook.optimal.inner import PLAIN, Inner
 from llbook.optimal.methods.method import Settings
 from llbook.optimal.methods.mirror import Mirror
 from llbook.optimal.process import constant_policy, train
@@ -26,7 +27,7 @@ def totals_alone(policy: Tensor) -> Tensor:
     return policy.mean(0, keepdim=True).repeat(len(policy), 1)
 
 
-def order_alone(task: Task, steps: int, evaluations: int) -> Tensor:
+def order_alone(task: Task, steps: int, evaluations: int, *, inner: Inner = PLAIN) -> Tensor:
     """The best known policy that uses all examples equally much, T/N each: order without selection.
 
     Mirror descent on J from equal weights, each step followed by the scaling of rows and columns
@@ -36,6 +37,7 @@ def order_alone(task: Task, steps: int, evaluations: int) -> Tensor:
         task: the learning problem.
         steps: T.
         evaluations: gradient evaluations.
+        inner: how it trains.
 
     Returns:
         The best of the policies met, shape (T, N).
@@ -44,7 +46,8 @@ def order_alone(task: Task, steps: int, evaluations: int) -> Tensor:
     least = math.inf
     mirror = Mirror(task, Settings(steps, max(1, evaluations - 1)))
     for _ in range(evaluations):
-        gradient, losses = gradient_and_losses(task, policy, train(task, policy))
+        process = train(task, policy, inner=inner)
+        gradient, losses = gradient_and_losses(task, policy, process)
         value = float(losses.double().sum())
         if value < least:
             least, best = value, policy.clone()

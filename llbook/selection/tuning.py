@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llbook.measures.objective import loss_auc
+from llbook.optimal.inner import PLAIN, Inner
 from llbook.selection.methods import Method
 from llbook.selection.selector import Selection, Selector, select
 from llbook.tasks.task import Task
@@ -30,13 +31,14 @@ class Tuned:
     evaluations: float
 
 
-def tuned(task: Task, method: Method, steps: int, **fixed: Any) -> Tuned:
+def tuned(task: Task, method: Method, steps: int, *, inner: Inner = PLAIN, **fixed: Any) -> Tuned:
     """The trial of a method with the least area under the desired-loss curve.
 
     Args:
         task: the learning problem.
         method: what is tuned.
         steps: T.
+        inner: the training, see :func:`~llbook.selection.selector.select`.
         fixed: further arguments of its selector.
 
     Raises:
@@ -51,7 +53,7 @@ def tuned(task: Task, method: Method, steps: int, **fixed: Any) -> Tuned:
     for value in method.values or (None,):
         selector = method.make(**({} if value is None else {method.knob: value}), **fixed)
         try:
-            selection = select(task, selector, steps)
+            selection = select(task, selector, steps, inner=inner)
         except FloatingPointError as error:
             failure = error
             continue

@@ -28,16 +28,23 @@ def final_loss_gradient(task: Task, policy: Tensor, process: Process) -> Tensor:
         process: what :func:`llbook.optimal.process.train` made of that policy.
 
     Raises:
-        ValueError: lengths that differ.
+        ValueError: lengths that differ; another training than gradient descent on the full batch
+            without weight decay, at any rates.
     """
+    if not process.inner.descends:
+        raise ValueError(
+            "expected gradient descent on the full batch without weight decay, got "
+            f"{process.inner.identity()}"
+        )
     if len(policy) != process.steps:
         raise ValueError(f"the policy has {len(policy)} steps, the process {process.steps}")
-    gradient = torch.empty_like(policy)
+    gradient, factors = torch.empty_like(policy), process.inner.factors(process.steps)
     costate = task.mean_gradient(process.trajectory[process.steps], task.desired)[1]
     for t in range(process.steps - 1, -1, -1):
         products, curvature = task.costate_products(process.trajectory[t], policy[t], costate)
-        gradient[t] = -task.learning_rate * products
-        costate = costate - task.learning_rate * curvature
+        rate = task.learning_rate * factors[t]
+        gradient[t] = -rate * products
+        costate = costate - rate * curvature
     return gradient
 
 

@@ -28,7 +28,7 @@ class Influence(Ranked):
 
     def rank(self, task: Task, steps: int, meter: Meter) -> Tensor:
         policy = constant_policy(task, steps)
-        theta = train(task, policy).trajectory[steps]
+        theta = train(task, policy, inner=self.inner).trajectory[steps]
         slope = task.mean_gradient(theta, task.desired)[1]
         meter.add(2 * steps + 1, desired=2)
 

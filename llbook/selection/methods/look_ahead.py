@@ -1,6 +1,6 @@
 """Greedy with a costate that sees h steps: from CT (h = 1) to λ·g (h = T).
 
-    γ on top-k of λ·∇l_n(θ_t),   λ_{t+h} = ∇L_dsr(θ_{t+h}),   λ_s = ∇L_dsr(θ_s) + (I - ηH_s) λ_{s+1}
+    γ on top-k of λ·∇l_n(θ_t),   λ_{t+h} = ∇L_dsr(θ_{t+h}),   λ_s = ∇L_dsr(θ_s) + (I - η_s H_s) λ_{s+1}
 
 The states ahead are those of a training that goes on greedily, by CT on the top
 :data:`BASE_SHARE`; a new one is made after a fifth of the steps that the last one saw. The method
@@ -14,6 +14,7 @@ set: about 6 gradient evaluations in all, whatever h ≥ 5 is, where K is small 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -47,7 +48,8 @@ class LookAhead(Selector):
         if not self.ahead:
             left = view.steps - view.step
             length = left if self.horizon is None else min(self.horizon, left)
-            found = costates(view.task, view.theta, length)
+            factors = self.inner.factors(view.steps)[view.step :][:length]
+            found = costates(view.task, view.theta, factors)
             # the first forward pass is the training's own; the first state needs no curvature
             view.meter.add(3 * length - 1 + 4 * (length - 1), desired=2 * (length + 1))
             used = view.steps if self.horizon is None else self.horizon
@@ -55,16 +57,16 @@ class LookAhead(Selector):
         return top(view.products(self.ahead.pop(0)), self.share)
 
 
-def costates(task: Task, theta: Tensor, length: int) -> list[Tensor]:
-    """λ_1 … λ_h of a greedy training of ``length`` steps from θ, each of shape (P,)."""
+def costates(task: Task, theta: Tensor, factors: Sequence[float]) -> list[Tensor]:
+    """λ_1 … λ_h of a greedy training from θ, each of shape (P,), whose h steps have the rates η f_s."""
     states, rows, slopes = [theta], [], []
-    for _ in range(length):
+    for factor in factors:
         slopes.append(task.mean_gradient(states[-1], task.desired)[1])
         rows.append(top(task.directional_derivatives(states[-1], slopes[-1]), BASE_SHARE))
         pull = task.gradient(states[-1], rows[-1])
-        states.append(states[-1] - task.learning_rate * pull)
+        states.append(states[-1] - task.learning_rate * factor * pull)
     found = [task.mean_gradient(states[-1], task.desired)[1]]
-    for s in range(length - 1, 0, -1):
+    for s in range(len(factors) - 1, 0, -1):
         curvature = task.costate_products(states[s], rows[s], found[-1])[1]
-        found.append(slopes[s] + found[-1] - task.learning_rate * curvature)
+        found.append(slopes[s] + found[-1] - task.learning_rate * factors[s] * curvature)
     return found[::-1]

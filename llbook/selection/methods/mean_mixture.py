@@ -32,7 +32,8 @@ class ExcessLoss(Groups):
 
     def begin(self, task: Task, steps: int, meter: Meter) -> None:
         super().begin(task, steps, meter)
-        reference = train(task, constant_policy(task, steps)).trajectory[steps]
+        usual = constant_policy(task, steps)
+        reference = train(task, usual, inner=self.inner).trajectory[steps]
         with torch.no_grad():
             self.irreducible = task.losses(reference, task.training)
         meter.add(2 * steps + 1)
@@ -56,6 +57,6 @@ class MeanMixture(Static):
         self.proxy = online(rate, groups)
 
     def fixed(self, task: Task, steps: int, meter: Meter) -> Tensor:
-        made = select(task, self.proxy, steps)
+        made = select(task, self.proxy, steps, inner=self.inner)
         meter.add(made.passes)
         return made.policy.mean(0)

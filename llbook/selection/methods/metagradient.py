@@ -40,7 +40,8 @@ class Metagradient(Static):
         for _ in range(self.outer):
             weights = counts / counts.sum()
             policy = weights.repeat(steps, 1)
-            slope = final_loss_gradient(task, policy, train(task, policy)).sum(0)
+            process = train(task, policy, inner=self.inner)
+            slope = final_loss_gradient(task, policy, process).sum(0)
             meter.add(PASSES * steps, desired=2)
             slope = slope - weights @ slope  # along the simplex
             where = slope.abs().topk(marked).indices

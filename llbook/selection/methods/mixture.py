@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from llbook.optimal.adjoint import gradient_and_losses
+from llbook.optimal.inner import Inner
 from llbook.optimal.methods.method import Settings
 from llbook.optimal.methods.mirror import Mirror
 from llbook.optimal.process import train
@@ -44,14 +45,15 @@ class BestMixture(Static):
     def fixed(self, task: Task, steps: int, meter: Meter) -> Tensor:
         members = group_means(task, self.groups, meter)
         # the corners, which mirror descent only nears
-        areas = [_area_or_inf(task, group, steps, meter) for group in members]
+        areas = [_area_or_inf(task, group, steps, self.inner, meter) for group in members]
         least = min(areas)
         best = torch.eye(len(members)).to(members)[areas.index(least)][None]
         row = torch.full_like(best, 1 / len(members))
         mirror = Mirror(task, Settings(steps=1, updates=self.sweeps))
         for _ in range(self.sweeps):
             policy = (row @ members).expand(steps, -1).contiguous()
-            gradient, losses = gradient_and_losses(task, policy, train(task, policy))
+            process = train(task, policy, inner=self.inner)
+            gradient, losses = gradient_and_losses(task, policy, process)
             if (value := float(losses.double().sum())) < least:
                 least, best = value, row.clone()
             row = mirror.propose(row, (members @ gradient.sum(0))[None], value)
@@ -59,18 +61,18 @@ class BestMixture(Static):
         return (best @ members)[0]
 
 
-def _area(task: Task, weights: Tensor, steps: int, meter: Meter) -> float:
+def _area(task: Task, weights: Tensor, steps: int, inner: Inner, meter: Meter) -> float:
     """J of a training with the same weights at all steps."""
-    process = train(task, weights.expand(steps, -1).contiguous())
+    process = train(task, weights.expand(steps, -1).contiguous(), inner=inner)
     losses = task.trajectory_losses(process.trajectory, task.desired)
     meter.add(2 * steps, desired=steps)
     return float(losses[1:].double().sum())
 
 
-def _area_or_inf(task: Task, weights: Tensor, steps: int, meter: Meter) -> float:
+def _area_or_inf(task: Task, weights: Tensor, steps: int, inner: Inner, meter: Meter) -> float:
     """The same; infinite where the training diverges."""
     try:
-        return _area(task, weights, steps, meter)
+        return _area(task, weights, steps, inner, meter)
     except FloatingPointError:
         return math.inf
 
@@ -92,7 +94,7 @@ class MixingLaw(Static):
         alone = torch.eye(len(members), dtype=members.dtype)
         alike = torch.full_like(alone[:1], 1 / len(members))
         mixtures = torch.cat([alone, (alone + alike) / 2, alike]).to(members)
-        areas = [_area(task, mixture @ members, steps, meter) for mixture in mixtures]
+        areas = [_area(task, one @ members, steps, self.inner, meter) for one in mixtures]
         exponents = self._fit(mixtures.cpu().double().numpy(), np.array(areas))
         return members[int(np.argmin(exponents))]
 

@@ -36,7 +36,8 @@ class PDS(Static):
 
     def fixed(self, task: Task, steps: int, meter: Meter) -> Tensor:
         meter.add(self.sweeps * PASSES * steps, desired=2 * self.sweeps * steps)
-        self.scores = static(task, steps, sweeps=self.sweeps, equal_share=0.0)[0]
+        found = static(task, steps, sweeps=self.sweeps, equal_share=0.0, inner=self.inner)
+        self.scores = found[0]
         return self.scores
 
 
@@ -46,4 +47,5 @@ class OneSweep(Ranked):
     def rank(self, task: Task, steps: int, meter: Meter) -> Tensor:
         policy = constant_policy(task, steps)
         meter.add(PASSES * steps, desired=2 * steps)
-        return -policy_gradient(task, policy, train(task, policy)).sum(0)
+        process = train(task, policy, inner=self.inner)
+        return -policy_gradient(task, policy, process).sum(0)

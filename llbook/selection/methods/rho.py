@@ -4,7 +4,7 @@
 
 Source: Mindermann et al., *Prioritized Training on Points that are Learnable, Worth Learning, and
 Not Yet Learnt* (arXiv 2206.07137). The held-out examples are the desired ones: the reference
-is trained on them for as many steps, from the same θ_0 at the same η. Deviations: it chooses within
+is trained on them for as many steps, from the same θ_0 at the same rates. Deviations: it chooses within
 all examples, not within a large batch; the reference is as large as the model. Cost: 2K/N passes a
 step for the reference, one forward pass in all, and none beside the training's own.
 """
@@ -33,8 +33,8 @@ class Rho(Selector):
 
     def begin(self, task: Task, steps: int, meter: Meter) -> None:
         theta = task.initial
-        for _ in range(steps):
-            theta = theta - task.learning_rate * task.mean_gradient(theta, task.desired)[1]
+        for factor in self.inner.factors(steps):
+            theta = theta - task.learning_rate * factor * task.mean_gradient(theta, task.desired)[1]
         if not bool(torch.isfinite(theta).all()):
             raise FloatingPointError(
                 f"the reference diverged: θ is not finite after {steps} steps (η = {task.learning_rate})"
