@@ -419,6 +419,10 @@ LANGUAGE_MODEL = _SelectionExperiment(
             language_model.QUARTER | {"methods": _STORIES, "epochs": 0, "seed": seed}
             for seed in _SEEDS
         ],
+        "laptop-falling": [
+            language_model.FALLING | {"methods": _STORIES, "epochs": 0, "seed": seed}
+            for seed in _SEEDS
+        ],
         "long": [
             language_model.LONG
             | {
