@@ -167,7 +167,7 @@ def test_comparison_has_a_column_per_setting_and_the_papers_in_both_units():
     )
     assert header == ["", "live", "recorded", "paper"]
     cells = {row[0]: row[1:] for row in rows}
-    assert cells["ΔAUC (test)"] == ["−8.0%", "−6.0% (−8.0 to −4.0)", "−7.3%"]
+    assert cells["ΔAUC (test)"] == ["−8.0%", "−6.0% (−8.0 to −4.0)", "about −7%"]
     assert cells["CR before → after (one unit)"][-1] == "2.08 → 2.25"
     assert cells["AR (running minima)"][-1] == "2.41"
     assert cells["largest SIM of the last policy"] == ["3.5", "3.5 (3.5–3.5)", "about 6"]

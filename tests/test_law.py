@@ -79,6 +79,14 @@ def test_similarity_of_equal_contributions_is_infinite(policy):
     assert bool((equal[[0, 1, 3, 4, 5]] > 1e12).all())
 
 
+def test_similarity_of_contributions_whose_squares_underflow():
+    values = torch.tensor([[1.0, 3.0, 2.0]])
+    policy = torch.tensor([[0.5, 0.5, 0.0]])
+    for size in (1.0, 1e-25, 1e25):
+        found = similarity(size * values, policy)
+        torch.testing.assert_close(found, torch.tensor([2.0]))
+
+
 def test_similarity_ignores_examples_that_are_not_in_use(policy):
     values = torch.from_numpy(np.random.default_rng(2).normal(size=policy.shape))
     spoiled = torch.where(policy == 0, 1e6, values)

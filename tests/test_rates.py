@@ -123,6 +123,15 @@ def test_areas_stand_by_rate_seed_and_draw():
     assert areas.settled() == 0.1
 
 
+def test_a_sweep_without_draws_has_one():
+    single = sweep()
+    first = single.arrays.pop("initial_scale") == 0.1
+    arrays = {name: column[first] for name, column in single.arrays.items()}
+    areas = areas_of(replace(single, arrays=arrays))
+    assert areas.desired.shape == (2, 2, 1)
+    assert areas.desired[..., 0].tolist() == [[1, 2], [5, 6]]
+
+
 def test_a_sweep_that_is_no_grid_is_named():
     with pytest.raises(ValueError, match="got 11 points, 11 of them different; expected a grid"):
         areas_of(sweep(drop=1))
@@ -172,8 +181,10 @@ def test_rules_are_measured_against_their_rate_and_against_every_rate():
     config = {"selection": {"methods": "rho,greedy", "studies": False}, "search": {"epochs": 0}}
     text = rules_table(areas, Run("k", "language-selection", config, {}, arrays))
     rows = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines()]
-    assert [row[0] for row in rows[2:]] == ["greedy", "rho"]  # the best on test examples first
-    assert rows[3][1:] == [
+    # after equal weights the best on test examples first
+    assert [row[0] for row in rows[2:]] == ["equal weights", "greedy", "rho"]
+    assert rows[2][1] == rows[2][2] == "+0.0% (+0.0 to +0.0)"
+    assert rows[4][1:] == [
         "+55.0% (+55.0 to +55.0)",
         "+45.0% (+45.0 to +45.0)",
         "+10.0% (+10.0 to +10.0)",
@@ -189,6 +200,9 @@ def test_figures_show_what_they_are_given():
     lines = {line.get_label(): line for line in drawn.axes[0].lines}
     assert list(lines["found"].get_ydata()) == pytest.approx([-10, -20])
     assert len(lines["equal weights"].get_ydata()) == 12
+    far = figures.areas_at_rates(areas.rates, ratios, {"found": ([0.1], [[0.9]])}, far=True)
+    assert far.axes[0].get_yscale() == "log" and far.axes[0].lines[-2].get_ydata() == [0.9]
+    far.savefig(io.BytesIO(), format="svg")
     wide = figures.spreads(areas.rates, areas.spreads(), [3, 7])
     assert [line.get_label() for line in wide.axes[0].lines] == ["seed 3", "seed 7"]
     both = figures.edge(np.array([0, 4]), {"a": np.array([1, 3.0])}, {"a": np.array([1, 9.0])})

@@ -14,6 +14,7 @@ from llbook.figures import selection as figures
 from llbook.figures import style
 from llbook.measures.law import future_contributions
 from llbook.measures.objective import loss_auc
+from llbook.measures.ranking import agreement, auroc
 from llbook.optimal import search as searching
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.inner import PLAIN, Inner
@@ -509,14 +510,14 @@ def test_the_code_of_policies_is_one():
 
 def test_auroc_and_agreement():
     positive = torch.tensor([True, True, False, False])
-    assert experiment.auroc(torch.tensor([4.0, 3, 2, 1]), positive) == 1
-    assert experiment.auroc(torch.tensor([4.0, 2, 3, 1]), positive) == 0.75
-    assert experiment.auroc(torch.ones(4), positive) == 0.5
-    assert math.isnan(experiment.auroc(torch.ones(4), torch.ones(4) > 0))
+    assert auroc(torch.tensor([4.0, 3, 2, 1]), positive) == 1
+    assert auroc(torch.tensor([4.0, 2, 3, 1]), positive) == 0.75
+    assert auroc(torch.ones(4), positive) == 0.5
+    assert math.isnan(auroc(torch.ones(4), torch.ones(4) > 0))
     future = torch.tensor([[3.0, 1, 2], [0.0, 5, 1]])
-    assert experiment.agreement(future.square(), future) == pytest.approx(1)
-    assert experiment.agreement(-future, future) == pytest.approx(-1)
-    assert math.isnan(experiment.agreement(torch.ones(2, 3), future))
+    assert agreement(future.square(), future) == pytest.approx(1)
+    assert agreement(-future, future) == pytest.approx(-1)
+    assert math.isnan(agreement(torch.ones(2, 3), future))
 
 
 def test_wrong_labels_are_the_flipped_ones():

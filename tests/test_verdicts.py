@@ -226,6 +226,11 @@ def test_the_largest_similarity_has_to_be_above_chance():
     assert largest_similarity("6b", replace(LANGUAGE_MODEL, similarity=3.5), [dealt]).word == (
         Word.REPRODUCED
     )
+    # of a record whose deviations underflowed
+    lost = few | {
+        "permuted_similarity": np.append(np.full(18, 0.6), [np.finfo(np.float32).max] * 2)
+    }
+    assert chance_similarity(lost).tolist() == [0.6] * 18
 
 
 def test_chance_is_that_of_normal_contributions():
@@ -384,7 +389,7 @@ def test_verdict_of_the_heat_map_needs_one():
 def test_verdicts_know_their_item_by_its_key():
     found = [Verdict("4b", "−8.0%", Word.REPRODUCED), Verdict("9", "none", Word.UNDEFINED)]
     rows = verdict_table(found).splitlines()
-    assert rows[2] == "| Fig. 4b: change of AUC/T | −7.3% | −8.0% | reproduced |"
+    assert rows[2] == "| Fig. 4b: change of AUC/T | about −7% | −8.0% | reproduced |"
     assert rows[3].startswith(f"| {ITEMS['9'].title} | more than 90% | none |")
 
 

@@ -219,6 +219,11 @@ PERCEPTRON = Experiment(
         "optimum-as-printed": Recorded(_OPTIMUM | _PRINTED),
         "optimum-noise-3-linear-512": Recorded(_OPTIMUM | _NOISE[3]),
         "optimum-noise-20-linear-512": Recorded(_OPTIMUM | _NOISE[20]),
+        # at the rate of the least area of equal weights, see the sweep "rates"
+        "tuned-headline": Recorded(
+            {"learning_rate": 32.0, "start": "equal", "sparse_every": 0}
+            | {"method": "two-stage", "epochs": 100, "measure_every": 20}
+        ),
         **{
             f"{method}-headline": Recorded(
                 {"method": method, "epochs": 300, "measure_every": 10}, seeds=(0,)
@@ -234,6 +239,12 @@ PERCEPTRON = Experiment(
             _SMALL | _OPTIMUM | {"epochs": 600, "start": start, "rate": rate, "sparse_every": 0}
             for start in ("equal", "greedy", "static")
             for rate in (0.15, 0.2, 0.3, 0.5)
+        ],
+        # equal weights alone
+        "rates": [
+            {"epochs": 0, "learning_rate": rate, "seed": seed}
+            for rate in (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+            for seed in (0, 1, 2)
         ],
         "desired": [
             _SMALL | _OPTIMUM | {"desired_size": size, "seed": seed, "sparse_every": 0}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from llbook.figures import style
@@ -18,7 +19,11 @@ _MARKS = "osD^vP"
 
 
 def areas_at_rates(
-    rates: Array, usual: Array, searched: Mapping[str, tuple[Sequence[float], Array]]
+    rates: Array,
+    usual: Array,
+    searched: Mapping[str, tuple[Sequence[float], Array]],
+    *,
+    far: bool = False,
 ) -> Figure:
     """Area at several rates, relative to the least that equal weights have at any.
 
@@ -26,12 +31,17 @@ def areas_at_rates(
         rates: shape (G,), ascending.
         usual: of equal weights, shape (G, M), a mark for each of M trainings; ratios to the least.
         searched: what a search is called → its rates and its ratios, shape (rates, seeds).
+        far: draw ratios on a logarithmic axis, not differences in per cent.
     """
+
+    def shown(ratios: Array) -> Array:
+        return ratios if far else 100 * (ratios - 1)
+
     figure, axes = style.subplots(figsize=(7.2, 4.0))
-    axes.plot(rates, 100 * (usual.mean(1) - 1), color=style.CONVENTIONAL)
+    axes.plot(rates, shown(usual.mean(1)), color=style.CONVENTIONAL)
     axes.plot(
         np.repeat(rates, usual.shape[1]),
-        100 * (usual.ravel() - 1),
+        shown(usual.ravel()),
         "o",
         markersize=3,
         color=style.CONVENTIONAL,
@@ -42,12 +52,20 @@ def areas_at_rates(
         colour, mark = colours[number % 3], "sD^"[number % 3]
         # side by side, or one would hide another
         x = 1.04**number * np.repeat(np.asarray(places, float), [len(row) for row in ratios])
-        y = 100 * (np.concatenate([np.asarray(row, float) for row in ratios]) - 1)
+        y = shown(np.concatenate([np.asarray(row, float) for row in ratios]))
         axes.plot(x, y, mark, color=colour, label=word)
-    axes.axhline(0, color="#999999", linewidth=1)
+    axes.axhline(shown(np.array(1.0)), color="#999999", linewidth=1)
+    name = "area over" if far else "area beyond"
     axes.set(
-        xscale="log", xlabel="learning rate η", ylabel="area beyond the least of equal weights (%)"
+        xscale="log",
+        yscale="log" if far else "linear",
+        xlabel="learning rate η",
+        ylabel=f"{name} the least of equal weights" + " (%)" * (not far),
     )
+    if far:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates], minor=False)
     axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     axes.legend()

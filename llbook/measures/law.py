@@ -127,8 +127,12 @@ def _similarity(contribution: Tensor, policy: Tensor) -> Tensor:
     used = support(policy)
     members = used.sum(1)
     mean = (policy * contribution).sum(1)
-    spread = ((contribution - mean[:, None]) * used).square_().sum(1) / members
-    return torch.where(members >= 2, mean / spread.sqrt(), torch.nan)
+    apart = (contribution - mean[:, None]) * used
+    # learned examples contribute so little that the squares of their deviations would underflow
+    scale = apart.abs().amax(1)
+    apart /= torch.where(scale > 0, scale, 1)[:, None]
+    spread = scale * (apart.square_().sum(1) / members).sqrt()
+    return torch.where(members >= 2, mean / spread, torch.nan)
 
 
 def permuted_similarity(
@@ -155,10 +159,12 @@ def permuted_similarity(
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(policy.shape[1], generator=generator) for _ in range(draws)]
     largest = [
-        similarity(contribution, policy[:, order.to(policy.device)]).nan_to_num(-torch.inf).max()
+        similarity(contribution, policy[:, order.to(policy.device)])
+        .nan_to_num(-torch.inf, posinf=torch.inf)
+        .max()
         for order in orders
     ]
-    return torch.stack(largest).nan_to_num(neginf=torch.nan)
+    return torch.stack(largest).nan_to_num(posinf=torch.inf, neginf=torch.nan)
 
 
 class FirstOrderGap(NamedTuple):

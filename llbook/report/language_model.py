@@ -143,7 +143,7 @@ def comparison(columns: Mapping[str, Sequence[Run]]) -> tuple[list[str], list[li
         ["scale", scale],
         ["text", "TinyStories"],
         ["AUC/T before → after (nats)", " → ".join(number(area, 2) for area in printed.auc)],
-        ["ΔAUC (test)", per_cent([printed.change])],
+        ["ΔAUC (test)", f"about {per_cent([printed.change], 0)}"],
         ["ΔAUC (desired)", "–"],
         ["CR before → after (paper's unit)", " → ".join(number(ratio) for ratio in printed.cr)],
         ["CR before → after (one unit)", one_unit],

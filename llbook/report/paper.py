@@ -157,7 +157,7 @@ class Item:
 
 def _figures(part: str, paper: Experiment) -> dict[str, Item]:
     shown = {
-        "4": ("Fig. 4", "change of AUC/T", per_cent([paper.change])),
+        "4": ("Fig. 4", "change of AUC/T", f"about {per_cent([paper.change], 0)}"),
         "5": ("Fig. 5" if part == "a" else "Fig. 2, 5", "AR", f"{paper.ar:.2f}"),
         "6": ("Fig. 6", "largest SIM_t of the last policy", f"about {paper.similarity:g}"),
         "7": ("Fig. 7", "mean SIM rises with CR", "diverges"),

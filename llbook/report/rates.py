@@ -86,25 +86,27 @@ class Areas:
 
 
 def areas_of(sweep: Run) -> Areas:
-    """The areas in the recorded sweep ``edge`` of the language model.
+    """The areas in the recorded sweeps ``edge`` of the language model and ``rates`` of the perceptron.
 
     Raises:
-        ValueError: a sweep that is no grid of several rates, seeds and draws.
+        ValueError: a sweep that is no grid of several rates and seeds, and of draws where it has several.
     """
     arrays = sweep.arrays
     names = ("learning_rate", "seed", "initial_scale")
-    if missing := [name for name in names if name not in arrays]:
+    if missing := [name for name in names[:2] if name not in arrays]:
         raise ValueError(f"sweep: got one {missing[0]} throughout; expected several")
-    axes = [np.unique(arrays[name]) for name in names]
+    one_draw = np.zeros_like(arrays["learning_rate"])
+    columns = [arrays.get(name, one_draw) for name in names]
+    axes = [np.unique(column) for column in columns]
     shape = tuple(map(len, axes))
-    points = np.stack([arrays[name] for name in names], 1)
+    points = np.stack(columns, 1)
     different = len(np.unique(points, axis=0))
     if not np.prod(shape) == len(points) == different:
         raise ValueError(
             f"sweep: got {len(points)} points, {different} of them different; expected a grid of "
             f"rates, seeds and draws, {shape}"
         )
-    order = np.lexsort([arrays[name] for name in reversed(names)])
+    order = np.lexsort(columns[::-1])
     desired, test = (
         arrays[f"history_{name}"][order, 0].reshape(shape) for name in HISTORY.values()
     )
@@ -168,11 +170,11 @@ def saved_by_rules(
 
 
 def rules_table(areas: Areas, sweep: Run) -> str:
-    """A Markdown table of rules of selection, means and ranges over the seeds, the best first.
+    """A Markdown table of rules of selection, means and ranges over the seeds: equal weights, then the best first.
 
     Args:
         areas: of conventional learning.
-        sweep: recorded, of the experiment ``language-selection``, its points at one rate.
+        sweep: recorded, of the experiment ``language-selection``, its points under the same rates.
     """
     names, arrays = row_names(sweep), sweep.arrays
     usual = names.index("uniform")
@@ -181,10 +183,11 @@ def rules_table(areas: Areas, sweep: Run) -> str:
         area = arrays[f"course_{name}"].astype(float)
         saved[measure] = 1 - area / area[:, [usual]]
         saved[f"{measure} beyond"] = np.stack([*saved_by_rules(areas, sweep, measure).values()], 1)
-    order = np.argsort(-saved["test"].mean(0), kind="stable")
+    order = np.argsort(-saved["test"].mean(0), kind="stable").tolist()
+    order.remove(usual)
     lines = [
         [
-            names[n],
+            PARTS["equal"] if n == usual else names[n],
             *(
                 per_cent(saved[f"{measure}{where}"][:, n])
                 for where in ("", " beyond")
@@ -192,10 +195,9 @@ def rules_table(areas: Areas, sweep: Run) -> str:
             ),
             percent(arrays["course_spoilt_weight"][:, n]),
         ]
-        for n in order
-        if n != usual
+        for n in (usual, *order)
     ]
-    header = ["rule", "saved at its rate", "on test", "saved beyond every rate", "on test"]
+    header = ["rule", "saved at its rates", "on test", "saved beyond constant rates", "on test"]
     return table([*header, "weight on perturbed"], lines)
 
 

@@ -212,7 +212,10 @@ def chance_similarity(run: Arrays, *, draws: int = 200, seed: int = 0) -> NDArra
     deviation χ² with s − 1 degrees of freedom, and both are independent.
     """
     if "permuted_similarity" in run:
-        return np.asarray(run["permuted_similarity"], dtype=float)
+        drawn = np.asarray(run["permuted_similarity"], dtype=float)
+        # in some records the squares of deviations underflowed, and SIM is the largest float32
+        known = drawn[drawn < np.finfo(np.float32).max / 2]
+        return known if known.size else np.array([np.nan])
     sizes, centre = run["support"].astype(float), run["similarity"][0]
     use = (sizes >= 2) & np.isfinite(centre)
     if not use.any():

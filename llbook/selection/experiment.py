@@ -25,6 +25,7 @@ from llbook.experiments.language_model import LanguageModelConfig, load_examples
 from llbook.experiments.perceptron import PERCEPTRON, PerceptronConfig, PerceptronData, build_task
 from llbook.measures.law import contributions, future_contributions, support
 from llbook.measures.objective import acceleration_ratio, loss_auc
+from llbook.measures.ranking import agreement, auroc
 from llbook.optimal.adjoint import policy_gradient
 from llbook.optimal.methods import METHODS as SEARCHES
 from llbook.optimal.process import Process, train
@@ -44,8 +45,6 @@ __all__ = [
     "SELECTION",
     "TOTALS",
     "SelectionConfig",
-    "agreement",
-    "auroc",
     "spoilt",
 ]
 
@@ -53,7 +52,6 @@ BEST, TOTALS, ORDER = "best known", "best, totals alone", "best, order alone"
 STARTS = ("greedy", "static", "equal")
 QUANTA = (4, 16, 64, 256)
 EXAMPLES, STEPS = 64, 100  # groups of examples and of steps in a map of weights
-ROWS = 50  # steps at which ranks are compared
 
 
 class _Selection(Section):
@@ -291,46 +289,6 @@ def spoilt(config: SearchConfig) -> Tensor:
     clean = build_task(config.model_copy(update={"data": data})).training.signed
     # the same draws: a flipped label turns the sign of its input
     return (noisy != clean).any(1)
-
-
-def agreement(policy: Tensor, future: Tensor) -> float:
-    """Rank correlation (Spearman) of γ_t with λ_{t+1}·∇l_n, mean over at most :data:`ROWS` steps.
-
-    λ is the costate of the policy's own process. Steps whose weights are all equal have no ranks;
-    nan where that is every one.
-
-    Args:
-        policy: shape (T, N).
-        future: λ_{t+1}·∇l(x_n, θ_t), shape (T, N).
-    """
-    rows = np.unique(np.linspace(0, len(policy) - 1, ROWS).round().astype(int))
-    found = [
-        float(np.corrcoef(_ranks(weights), _ranks(along))[0, 1])
-        for weights, along in zip(policy[rows], future[rows], strict=True)
-        if bool((weights != weights[0]).any()) and bool((along != along[0]).any())
-    ]
-    return float(np.mean(found)) if found else math.nan
-
-
-def auroc(scores: Tensor, positive: Tensor) -> float:
-    """The chance that a positive example has a larger score than another, ties counted half.
-
-    Args:
-        scores: shape (N,).
-        positive: shape (N,), boolean; nan where all or none are.
-    """
-    inside = positive.cpu().numpy()
-    count, others = int(inside.sum()), int((~inside).sum())
-    if not count or not others:
-        return math.nan
-    total = float(_ranks(scores)[inside].sum())
-    return (total - count * (count + 1) / 2) / (count * others)
-
-
-def _ranks(values: Tensor) -> np.ndarray:
-    from scipy.stats import rankdata  # takes long to import
-
-    return np.asarray(rankdata(values.cpu().numpy()))
 
 
 def _map(policy: Tensor) -> np.ndarray:
