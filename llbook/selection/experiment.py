@@ -350,6 +350,13 @@ SELECTION = _SelectionExperiment(
             }
             for seed in _SEEDS
         ],
+        # where equal weights do best
+        "paper-tuned": [
+            _FULL
+            | {"learning_rate": 32.0, "seed": seed}
+            | {"methods": "hardest,rho,greedy,controller,tracin,pds-one-sweep,pds"}
+            for seed in _SEEDS
+        ],
         "paper-noise": [
             _FULL
             | {"initialisation": "linear", "desired_size": 512, "label_noise": noise}
