@@ -327,10 +327,7 @@ LANGUAGE_MODEL = _InnerExperiment(
     code=(*language_model.LANGUAGE_MODEL.code, *_CODE),
     recorded={
         "laptop": Recorded(
-            {
-                **{"optimizers": "gradient-descent,momentum,adam", "corpus": "tinystories"},
-                **{"epochs": 10, "measure_every": 3},
-            },
+            {"corpus": "tinystories", "epochs": 10, "measure_every": 3},
             optional=True,  # half an hour of one core each
         ),
         "long": Recorded(

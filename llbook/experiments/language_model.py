@@ -371,6 +371,9 @@ _TWO_STAGE = {"method": "two-stage", "epochs": 16, "measure_every": 3}
 # Of the rates of conventional learning the largest power of two at which its area is not decided
 # by millionths of θ_0; see the sweep "edge".
 QUARTER: dict[str, Any] = {"corpus": "tinystories", "learning_rate": 0.25}
+# The linear fall to zero under which equal weights have the least area at `laptop`, in all three seeds;
+# see the experiment "language-schedule".
+FALLING = QUARTER | {"learning_rate": 0.7, "rate_schedule": "linear"}
 _FROM_EQUAL = {"method": "two-stage", "start": "equal", "epochs": 40, "measure_every": 3}
 # the area at several rates; σ of θ_0 changed by millionths
 _EDGE = [

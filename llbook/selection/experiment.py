@@ -309,6 +309,7 @@ _ONLINE = "hardest,rho,grad-match,greedy,controller,groups,look-ahead-5"
 # at the paper's scale; the best known policies are records of the perceptron
 _FULL = {"size": 4096, "steps": 2000, "epochs": 0}
 _MIXTURES = "groups,doge,doremi,mixing-law,mixture"
+_AHEAD = "grad-match,look-ahead-5,look-ahead-25"
 _DEAR = "greedy,grad-match,look-ahead-1,look-ahead-5,look-ahead-25,pds-one-sweep,pds"
 _CODE = (
     *("llbook.selection", "llbook.theory.influence", "llbook.theory.flows"),
@@ -383,6 +384,10 @@ LANGUAGE_MODEL = _SelectionExperiment(
             language_model.QUARTER | {"methods": _STORIES, "epochs": 0, "seed": seed}
             for seed in _SEEDS
         ],
+        "laptop-falling": [
+            language_model.FALLING | {"methods": _STORIES, "epochs": 0, "seed": seed}
+            for seed in _SEEDS
+        ],
         "long": [
             language_model.LONG
             | {
@@ -392,6 +397,7 @@ LANGUAGE_MODEL = _SelectionExperiment(
             }
             for seed in _SEEDS
         ],
+        "laptop-ahead": [{"methods": _AHEAD, "epochs": 0, "seed": seed} for seed in _SEEDS],
         "groups": [
             language_model.SHORT | {"methods": _MIXTURES, "epochs": 0, "seed": seed}
             for seed in _SEEDS
