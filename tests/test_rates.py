@@ -184,6 +184,13 @@ def test_rules_are_measured_against_their_rate_and_against_every_rate():
     clean = arrays | {"course_spoilt_weight": np.zeros((2, 3))}
     without = rules_table(areas, Run("k", "selection", config, {}, clean))
     assert "perturbed" in text and "perturbed" not in without
+    assert "beyond" in text and "beyond" in without
+    least = clean | {
+        f"course_{name}": np.array([[1.0, 0.9], [2.0, 1.8]]) for name in ("auc", "desired_auc")
+    }
+    one = {"selection": {"methods": "rho", "studies": False}, "search": {"epochs": 0}}
+    at_best = rules_table(areas, Run("k", "selection", one, {}, least))
+    assert "beyond" not in at_best and at_best.splitlines()[-1].count("+10.0%") == 2
     # after equal weights the best on test examples first
     assert [row[0] for row in rows[2:]] == ["equal weights", "greedy", "rho"]
     assert rows[2][1] == rows[2][2] == "+0.0% (+0.0 to +0.0)"

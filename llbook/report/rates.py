@@ -37,6 +37,7 @@ PARTS = {
     "policy": "the policy",
     "intact": "intact stories alone",
 }
+ROUNDED = 1e-6  # sweeps keep areas in single precision
 NOTABLE = 1e-3  # of an area: a search gains a few per cent
 
 
@@ -184,14 +185,17 @@ def rules_table(areas: Areas, sweep: Run) -> str:
         area = arrays[f"course_{name}"].astype(float)
         saved[measure] = 1 - area / area[:, [usual]]
         saved[f"{measure} beyond"] = np.stack([*saved_by_rules(areas, sweep, measure).values()], 1)
+    # where equal weights have their least area, both are the same
+    ahead = np.abs([saved[f"{measure} beyond"][:, usual] for measure in HISTORY])
+    where = ("", " beyond") if ahead.max() > ROUNDED else ("",)
     order = np.argsort(-saved["test"].mean(0), kind="stable").tolist()
     order.remove(usual)
     lines = [
         [
             PARTS["equal"] if n == usual else names[n],
             *(
-                per_cent(saved[f"{measure}{where}"][:, n])
-                for where in ("", " beyond")
+                per_cent(saved[f"{measure}{of}"][:, n])
+                for of in where
                 for measure in ("desired", "test")
             ),
             *([percent(spoilt[:, n])] if spoilt.any() else []),
@@ -199,7 +203,9 @@ def rules_table(areas: Areas, sweep: Run) -> str:
         for n in (usual, *order)
     ]
     header = ["rule", "saved at its rates", "on test", "saved beyond constant rates", "on test"]
-    return table([*header, *["weight on perturbed"] * bool(spoilt.any())], lines)
+    return table(
+        [*header[: 1 + 2 * len(where)], *["weight on perturbed"] * bool(spoilt.any())], lines
+    )
 
 
 def saved_by_schedules(
