@@ -231,6 +231,8 @@ def test_the_largest_similarity_has_to_be_above_chance():
         "permuted_similarity": np.append(np.full(18, 0.6), [np.finfo(np.float32).max] * 2)
     }
     assert chance_similarity(lost).tolist() == [0.6] * 18
+    # equal contributions by chance are no artefact
+    assert chance_similarity(few | {"permuted_similarity": np.array([0.6, np.inf])}).max() == np.inf
 
 
 def test_chance_is_that_of_normal_contributions():

@@ -110,7 +110,7 @@ def gain_sentence(runs: Sequence[Arrays]) -> str:
             return (
                 f"**The searched policy gains on the test set in {gaining} of {len(runs)} seeds**: the "
                 f"area changes by {shown}, by more than {bound} downwards in these{found}. On the "
-                f"desired examples that it was optimised on, the change is {optimised}."
+                f"desired examples that it was optimised on, the change is {optimised}{fitted}."
             )
         case _:
             courses = [run["history_desired_auc"] / run["history_desired_auc"][0] for run in runs]

@@ -18,6 +18,7 @@ __all__ = [
     "areas_of",
     "draw_spread",
     "parts_table",
+    "rules_of_equal",
     "rules_table",
     "saved_beyond",
     "saved_by_rules",
@@ -162,7 +163,7 @@ def saved_by_rules(
 
     Args:
         areas: of conventional learning at constant rates.
-        sweep: recorded, of the experiment ``language-selection``, its points at one rate.
+        sweep: recorded, of ``selection`` or ``language-selection``, its points under the same rates.
         measure: ``"desired"`` or ``"test"``.
     """
     least = areas.least(measure)[areas.places(seeds(sweep))]
@@ -170,20 +171,32 @@ def saved_by_rules(
     return dict(zip(row_names(sweep), saved.T, strict=True))
 
 
+def rules_of_equal(sweep: Run, measure: str = "desired") -> dict[str, NDArray[np.float64]]:
+    """Area that each rule saves of that of equal weights under the same rates, shape (S,) each.
+
+    Args:
+        sweep: as :func:`saved_by_rules` has it.
+        measure: ``"desired"`` or ``"test"``.
+    """
+    names = row_names(sweep)
+    area = sweep.arrays[f"course_{HISTORY[measure]}"].astype(float)
+    saved = 1 - area / area[:, [names.index("uniform")]]
+    return dict(zip(names, saved.T, strict=True))
+
+
 def rules_table(areas: Areas, sweep: Run) -> str:
     """A Markdown table of rules of selection, means and ranges over the seeds: equal weights, then the best first.
 
     Args:
         areas: of conventional learning.
-        sweep: recorded, of the experiment ``language-selection``, its points under the same rates.
+        sweep: recorded, of ``selection`` or ``language-selection``, its points under the same rates.
     """
     names, arrays = row_names(sweep), sweep.arrays
     spoilt = arrays["course_spoilt_weight"]
     usual = names.index("uniform")
     saved = {}
-    for measure, name in HISTORY.items():
-        area = arrays[f"course_{name}"].astype(float)
-        saved[measure] = 1 - area / area[:, [usual]]
+    for measure in HISTORY:
+        saved[measure] = np.stack([*rules_of_equal(sweep, measure).values()], 1)
         saved[f"{measure} beyond"] = np.stack([*saved_by_rules(areas, sweep, measure).values()], 1)
     # where equal weights have their least area, both are the same
     ahead = np.abs([saved[f"{measure} beyond"][:, usual] for measure in HISTORY])

@@ -22,6 +22,7 @@ from llbook.report.verdicts import (
     graded,
     sized,
 )
+from llbook.runs.run import Run
 
 __all__ = [
     "CARRIED",
@@ -31,6 +32,7 @@ __all__ = [
     "apart",
     "border_sentence",
     "common_updates",
+    "idle",
     "interval",
     "ladder_ratios",
     "law_row",
@@ -254,6 +256,12 @@ def law_row(label: str, runs: Sequence[Scaling]) -> list[str]:
         spread(both("l0")[:, 0]),
         spread(both("t0")[:, 0]),
     ]
+
+
+def idle(run: Run) -> bool:
+    """Whether a search found nothing with less area on the desired examples than it began with."""
+    area = run.arrays["history_desired_auc"]
+    return bool(area[-1] >= area[0])
 
 
 def rung_row(runs: Sequence[Scaling]) -> list[str]:

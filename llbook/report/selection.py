@@ -17,6 +17,7 @@ from llbook.selection.selector import PASSES
 
 __all__ = [
     "attained",
+    "below",
     "beside",
     "methods_table",
     "percent",
@@ -89,21 +90,42 @@ def search_cost(run: Run) -> float:
     return float(known[-1]) * (1 + 2 * data["desired_size"] / data["size"] / PASSES)
 
 
-def beside(sweep: Run, searches: Sequence[Run]) -> dict[str, dict[str, str]]:
+def below(sweep: Run, name: str, searches: Sequence[Mapping[str, NDArray[Any]]]) -> str:
+    """In how many seeds a method has less area than a search, on desired and on test examples.
+
+    Args:
+        sweep: recorded, a point a seed.
+        name: of the method.
+        searches: arrays of runs, one of each of its seeds.
+    """
+    place = row_names(sweep).index(name)
+    less = [
+        sweep.arrays[f"course_{measure}"][:, place] < values(searches, measure)
+        for measure in ("desired_auc", "auc")
+    ]
+    return f"{int(np.all(less, 0).sum())} of {len(searches)}"
+
+
+def beside(
+    sweep: Run, searches: Sequence[Run], *, others: Mapping[str, Sequence[Run]] | None = None
+) -> dict[str, dict[str, str]]:
     """Policy → mean and range over the points of a sweep, in words; equal weights left out.
 
     Args:
         sweep: recorded, without searches of its own.
         searches: runs that found the best known policy of each of its points.
+        others: what another search is called → its runs, one of each point.
 
     Returns:
         Of each policy ``desired`` and ``test``, shares of the attainable gain; ``AR``; ``cost``, in gradient
-        evaluations; ``on spoilt``, its weight there; ``AUROC``. The best known is the last.
+        evaluations; ``on spoilt``, its weight there; ``AUROC``. The other searches come next to
+        the last, the best known is the last.
 
     Raises:
         ValueError: a search of another N or T.
     """
-    for one in searches:
+    others = others or {}
+    for one in [*searches, *(run for runs in others.values() for run in runs)]:
         for section, name in (("data", "size"), ("training", "steps")):
             here, there = sweep.config[section][name], one.config[section][name]
             if here != there:
@@ -128,17 +150,25 @@ def beside(sweep: Run, searches: Sequence[Run]) -> dict[str, dict[str, str]]:
             "on spoilt": percent(column["spoilt_weight"]),
             "AUROC": spread(column["auroc"], 2) if np.isfinite(column["auroc"]).any() else "–",
         }
-    clean = [
-        one.arrays["clean_weight"][-1].mean() for one in searches if "clean_weight" in one.arrays
-    ]
-    rows[BEST] = {
-        "desired": "100%",
-        "test": "100%",
-        "AR": spread([one.arrays["history_ar"][-1] for one in searches]),
-        "cost": number(np.mean([search_cost(one) for one in searches]), 2),
-        "on spoilt": percent([1 - share for share in clean]),
-        "AUROC": "–",
-    }
+    usual = row_names(sweep).index("uniform")
+    for name, runs in {**others, BEST: searches}.items():
+        ends, whole = [one.arrays for one in runs], name == BEST
+        clean = [one["clean_weight"][-1].mean() for one in ends if "clean_weight" in one]
+        rows[name] = {
+            word: "100%"
+            if whole
+            else percent(
+                (start - np.array(values(ends, measure)))
+                / (start - np.array(values(found, measure)))
+            )
+            for word, measure in (("desired", "desired_auc"), ("test", "auc"))
+            for start in [sweep.arrays[f"course_{measure}"][:, usual].astype(float)]
+        } | {
+            "AR": spread(values(ends, "ar")),
+            "cost": number(np.mean([search_cost(one) for one in runs]), 2),
+            "on spoilt": percent([1 - share for share in clean]),
+            "AUROC": "–",
+        }
     return rows
 
 

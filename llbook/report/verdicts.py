@@ -206,7 +206,8 @@ def chance_similarity(run: Arrays, *, draws: int = 200, seed: int = 0) -> NDArra
     """Largest SIM_t of policies that use as many examples at each step, at random; shape (D,).
 
     Where the run has them, under ``permuted_similarity``, these are of its own policy, dealt to
-    other examples (:func:`llbook.measures.law.permuted_similarity`). Otherwise the contributions
+    other examples (:func:`llbook.measures.law.permuted_similarity`), less those whose deviations
+    underflowed. Otherwise the contributions
     of s_t examples are drawn as normal ones, with the mean over deviation that all examples have
     at that step of conventional learning; of s of these the mean is normal, the squared
     deviation χ² with s − 1 degrees of freedom, and both are independent.
@@ -214,7 +215,7 @@ def chance_similarity(run: Arrays, *, draws: int = 200, seed: int = 0) -> NDArra
     if "permuted_similarity" in run:
         drawn = np.asarray(run["permuted_similarity"], dtype=float)
         # in some records the squares of deviations underflowed, and SIM is the largest float32
-        known = drawn[drawn < np.finfo(np.float32).max / 2]
+        known = drawn[~np.isnan(drawn) & (drawn != np.finfo(np.float32).max)]
         return known if known.size else np.array([np.nan])
     sizes, centre = run["support"].astype(float), run["similarity"][0]
     use = (sizes >= 2) & np.isfinite(centre)
