@@ -360,13 +360,13 @@ def _rung(steps: int) -> dict[str, Any]:
     return {"steps": steps, "size": steps // 2, "desired_size": 512} | search
 
 
-# the shortest rung with another text, a smooth activation
+# a search whose updates do not shrink as T grows
+_TWO_STAGE: dict[str, Any] = {"method": "two-stage", "epochs": 16, "measure_every": 3}
+# the shortest rung with another text; with a smooth activation, for which its ε is too large
 _OTHERS: dict[str, dict[str, Any]] = {
     "grammar": {"corpus": "grammar"},
-    "gelu": {"activation": "gelu"},
+    "gelu": {"activation": "gelu"} | _TWO_STAGE,
 }
-# a search whose updates do not shrink as T grows
-_TWO_STAGE = {"method": "two-stage", "epochs": 16, "measure_every": 3}
 
 # Of the rates of conventional learning the largest power of two at which its area is not decided
 # by millionths of θ_0; see the sweep "edge".
