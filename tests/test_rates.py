@@ -17,6 +17,7 @@ from llbook.report.rates import (
     areas_of,
     draw_spread,
     parts_table,
+    rules_of_equal,
     rules_table,
     saved_by_schedules,
     saved_of_best_equal,
@@ -191,6 +192,10 @@ def test_rules_are_measured_against_their_rate_and_against_every_rate():
     one = {"selection": {"methods": "rho", "studies": False}, "search": {"epochs": 0}}
     at_best = rules_table(areas, Run("k", "selection", one, {}, least))
     assert "beyond" not in at_best and at_best.splitlines()[-1].count("+10.0%") == 2
+    own = rules_of_equal(Run("k", "language-selection", config, {}, arrays))
+    assert list(own) == ["uniform", "rho", "greedy"]
+    assert own["rho"].tolist() == pytest.approx([0.55, 0.55])
+    assert own["greedy"].tolist() == pytest.approx([0.5, 0.25])
     # after equal weights the best on test examples first
     assert [row[0] for row in rows[2:]] == ["equal weights", "greedy", "rho"]
     assert rows[2][1] == rows[2][2] == "+0.0% (+0.0 to +0.0)"

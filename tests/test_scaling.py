@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_up_runs import run_of
 
 from llbook.figures import scaling as figures
 from llbook.figures.style import shown_data
@@ -459,6 +460,12 @@ def test_runs_of_which_one_has_no_law():
     assert part["table-1"].word == part["tables-1-2"].word == Word.FAILED
     assert part["table-1"].ours.endswith("; no law in 1")
     assert part["eq-9"].word == Word.FAILED
+
+
+def test_a_search_that_found_nothing_is_idle():
+    area = {"history_desired_auc": np.array([4.0, 4.2, 4.0])}
+    assert report.idle(run_of(BETTER | area))
+    assert not report.idle(run_of(BETTER | {"history_desired_auc": np.array([4.0, 3.9])}))
 
 
 def test_sentences_follow_the_numbers():

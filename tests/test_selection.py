@@ -274,26 +274,37 @@ def test_look_ahead_knows_the_rates_that_follow():
     torch.testing.assert_close(found.policy[0], top(future[0], 0.1))
 
 
-def rows_of(name, task, inner):
-    """A method on twelve steps: its policy, and its states."""
+# what the others choose depends on where the training is, and so on its rates
+NO_RATE = {"uniform", "grad-match", "mixing-law"}
+
+
+def chosen(name, eta, inner=PLAIN):
+    """The policy of a method on twelve steps, or its scores."""
     method = METHODS[name]
-    knobs = {method.knob: method.values[0]} if method.knob else {}
-    found = select(task, method.make(**knobs), 12, inner=inner)
-    return found.policy, found.process.states
+    knobs = {method.knob: method.values[-1]} if method.knob else {}
+    selector = method.make(**knobs)
+    policy = select(perceptron(learning_rate=eta), selector, 12, inner=inner).policy
+    return policy if selector.scores is None else selector.scores
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_rates_are_those_of_the_training_in_every_method(name):
-    """A factor of one half at all steps is half of η; and one that falls is a training's own."""
-    half, falling = Inner(schedule=(0.5,) * 12), Inner(schedule="linear", warmup=3)
-    for own, usual in zip(
-        rows_of(name, perceptron(), half),
-        rows_of(name, perceptron(learning_rate=0.05), PLAIN),
-        strict=True,
-    ):
-        torch.testing.assert_close(own, usual)
-    policy, states = rows_of(name, perceptron(), falling)
-    torch.testing.assert_close(states, train(perceptron(), policy, inner=falling).states)
+    """A factor of one half at all steps is half of η, and something else than η."""
+    halved = chosen(name, 4.0, Inner(schedule=(0.5,) * 12))
+    torch.testing.assert_close(halved, chosen(name, 2.0))
+    assert torch.allclose(halved, chosen(name, 4.0)) == (name in NO_RATE)
+
+
+def test_the_trainings_of_a_mixing_law_have_the_rates_of_the_one_it_chooses_for(monkeypatch):
+    falling, seen = Inner(schedule="linear"), []
+
+    def spy(task, policy, *, inner):
+        seen.append(inner)
+        return train(task, policy, inner=inner)
+
+    monkeypatch.setattr(mixture, "train", spy)
+    select(perceptron(), MixingLaw(), 12, inner=falling)
+    assert len(seen) > 3 and set(seen) == {falling}
 
 
 def test_scores_of_a_training_whose_rate_falls():
@@ -714,6 +725,18 @@ def test_a_sweep_beside_the_searches_of_its_points():
             "AUROC": "–",
         },
     }
+    half = [
+        replace(one, arrays=one.arrays | {"history_auc": np.array([4.0, 3.5])}) for one in searches
+    ]
+    both = report.beside(swept, searches, others={"half": half})
+    assert list(both) == ["rho", "half", BEST]
+    assert both["half"]["test"] == "25% (25 to 25)"
+    assert both["half"]["desired"] == "100% (100 to 100)"
+    assert both[BEST] == report.beside(swept, searches)[BEST]
+    # on the desired examples a search ends lower in both, on test examples in none
+    assert report.below(swept, "rho", [one.arrays for one in half]) == "0 of 2"
+    poor = [one.arrays | {"history_desired_auc": np.array([4.0, 3])} for one in half]
+    assert report.below(swept, "rho", poor) == "2 of 2"
     other = replace(swept, config=config | {"training": {"steps": 8}})
     with pytest.raises(ValueError, match="steps: got a search with 4; expected .* sweep, 8"):
         report.beside(other, searches)
