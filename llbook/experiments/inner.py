@@ -327,7 +327,10 @@ LANGUAGE_MODEL = _InnerExperiment(
     code=(*language_model.LANGUAGE_MODEL.code, *_CODE),
     recorded={
         "laptop": Recorded(
-            {"corpus": "tinystories", "epochs": 10, "measure_every": 3},
+            {
+                **{"optimizers": "gradient-descent,momentum,adam", "corpus": "tinystories"},
+                **{"epochs": 10, "measure_every": 3},
+            },
             optional=True,  # half an hour of one core each
         ),
         "long": Recorded(
