@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -150,18 +150,12 @@ class Inner:
     @property
     def plain(self) -> bool:
         """Whether it is the paper's: gradient descent on the full batch, η at every step."""
-        return (
-            self.optimizer == "gradient-descent"
-            and self.weight_decay == 0
-            and self.schedule == "constant"
-            and self.warmup == 0
-            and self.batch == 0
-        )
+        return self.descends and self.schedule == "constant" and self.warmup == 0
 
     @property
     def descends(self) -> bool:
         """Whether it is gradient descent on the full batch without decay, η_t being any."""
-        return replace(self, schedule="constant", warmup=0).plain
+        return self.optimizer == "gradient-descent" and self.weight_decay == 0 and self.batch == 0
 
     def check_differentiable(self) -> None:
         """Raise unless J has a gradient in γ.

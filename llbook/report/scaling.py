@@ -260,8 +260,7 @@ def law_row(label: str, runs: Sequence[Scaling]) -> list[str]:
 
 def idle(run: Run) -> bool:
     """Whether a search found nothing with less area on the desired examples than it began with."""
-    area = run.arrays["history_desired_auc"]
-    return bool(area[-1] >= area[0])
+    return bool(area_changes([run.arrays], name="desired_auc")[0] >= 0)
 
 
 def rung_row(runs: Sequence[Scaling]) -> list[str]:

@@ -133,9 +133,10 @@ def beside(
                     f"{name}: got a search with {there}; expected that of the sweep, {here}"
                 )
     every, found = np.ones(len(searches), bool), [one.arrays for one in searches]
+    measures = {"desired": "desired_auc", "test": "auc"}
     shares = {
         word: shares_over(sweep, every, measure=measure, best=values(found, measure))
-        for word, measure in (("desired", "desired_auc"), ("test", "auc"))
+        for word, measure in measures.items()
     }
     rows = {}
     for n, name in enumerate(row_names(sweep)):
@@ -151,25 +152,26 @@ def beside(
             "AUROC": spread(column["auroc"], 2) if np.isfinite(column["auroc"]).any() else "–",
         }
     usual = row_names(sweep).index("uniform")
-    for name, runs in {**others, BEST: searches}.items():
-        ends, whole = [one.arrays for one in runs], name == BEST
-        clean = [one["clean_weight"][-1].mean() for one in ends if "clean_weight" in one]
-        rows[name] = {
-            word: "100%"
-            if whole
-            else percent(
-                (start - np.array(values(ends, measure)))
-                / (start - np.array(values(found, measure)))
-            )
-            for word, measure in (("desired", "desired_auc"), ("test", "auc"))
-            for start in [sweep.arrays[f"course_{measure}"][:, usual].astype(float)]
-        } | {
-            "AR": spread(values(ends, "ar")),
-            "cost": number(np.mean([search_cost(one) for one in runs]), 2),
-            "on spoilt": percent([1 - share for share in clean]),
-            "AUROC": "–",
-        }
+    for name, runs in others.items():
+        rows[name] = _search_row(runs)
+        for word, measure in measures.items():
+            ends = values([one.arrays for one in runs], measure)
+            areas = np.stack([sweep.arrays[f"course_{measure}"][:, usual], ends], 1)
+            rows[name][word] = percent(attained(areas, np.array(values(found, measure)))[:, 1])
+    rows[BEST] = _search_row(searches) | dict.fromkeys(measures, "100%")
     return rows
+
+
+def _search_row(runs: Sequence[Run]) -> dict[str, str]:
+    """What :func:`beside` says of searches, but for their shares."""
+    ends = [one.arrays for one in runs]
+    clean = [one["clean_weight"][-1].mean() for one in ends if "clean_weight" in one]
+    return {
+        "AR": spread(values(ends, "ar")),
+        "cost": number(np.mean([search_cost(one) for one in runs]), 2),
+        "on spoilt": percent([1 - share for share in clean]),
+        "AUROC": "–",
+    }
 
 
 def percent(shares: Iterable[float]) -> str:
