@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
 import functools
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import llbook
-from llbook.parameters import ParameterError, nearest
+from llbook.parameters import ParameterError
 from llbook.publish import tables
 from llbook.runs.folders import build_folder, repository_root
 
@@ -172,16 +170,11 @@ def run(schema: Schema, values: dict[str, Any], output: Path | None, timeout: in
     together below build/runs/notebooks/. Exit status: 1 when a cell failed,
     2 when nothing was started.
     """
-    if output is not None:
-        if output.suffix != ".ipynb":
-            raise click.BadParameter(
-                f"got {str(output)!r}; a notebook's name ends in .ipynb", param_hint="-o"
-            )
-        if not output.absolute().parent.is_dir():
-            raise click.BadParameter(f"there is no folder {output.parent}", param_hint="-o")
     from llbook.publish import runner
     from llbook.publish.kernel import Settings
 
+    if output is not None:
+        runner.check_output(output)
     done = runner.run(
         schema,
         Settings(_root() / "book", build_folder(), timeout=timeout),
@@ -215,16 +208,27 @@ def search(schema: Schema, values: dict[str, Any]) -> None:
 
 
 @main.command()
-@_notebook_argument
+@click.argument("notebook", required=False)
 @_json_option
-def params(notebook: str, as_json: bool) -> None:
-    """List the parameters of a notebook: name, type, default, range, meaning."""
-    schema, _ = _parameters(notebook, "laptop", None, ())
-    described = [parameter.described() for parameter in schema.parameters.values()]
+def params(notebook: str | None, as_json: bool) -> None:
+    """List the parameters of a notebook: name, type, default, range, meaning.
+
+    Without a NOTEBOOK: lists the notebooks, and which of them have a run that is stored.
+    """
+    from llbook.publish.schema import overview
+
+    if notebook is None:
+        columns, rows = ("notebook", "parameters", "run", "title"), overview(_root() / "book")
+    else:
+        columns = ("name", "type", "default", "range", "meaning")
+        schema, _ = _parameters(notebook, "laptop", None, ())
+        rows = [parameter.described() for parameter in schema.parameters.values()]
     if as_json:
-        _print_json(described)
-        return
-    tables.show(("name", "type", "default", "range", "meaning"), described)
+        tables.show_json(rows)
+    elif rows:
+        tables.show(columns, rows)
+    else:
+        print(f"{notebook} has no parameters.")
 
 
 @main.command()
@@ -234,7 +238,7 @@ def params(notebook: str, as_json: bool) -> None:
     "axes",
     multiple=True,
     metavar="NAME=VALUES",
-    help="A parameter and its values: -p seed=0..9 -p data.desired_size=512,4096.",
+    help="A parameter and its values: whole numbers -p seed=0..9, or any -p rate=0.1,0.3.",
 )
 @_file_option(help="A YAML list of parameter sets, each combined with all of -p.")
 @_profile_option
@@ -300,27 +304,23 @@ def records(patterns: tuple[str, ...], policies: Path | None) -> None:
     A NAME may hold * and ?. Runs that are in the run store are only written out, and
     an interrupted search goes on. Without a NAME: lists them, and which there are.
     """
-    from llbook.experiments.experiment import registry
-    from llbook.publish.schema import UnknownName
+    from llbook.publish.listing import recorded
     from llbook.runs.records import record_path
 
-    experiments = {name: e for e in registry().values() for name in e.record_names()}
+    chosen = recorded(patterns)
     if not patterns:
-        there = {name: "there" if record_path(name).exists() else "none" for name in experiments}
-        tables.show(("name", "record"), [{"name": n, "record": r} for n, r in there.items()])
-        return
-    chosen: dict[str, None] = {}
-    for pattern in patterns:
-        if not (found := fnmatch.filter(experiments, pattern)):
-            hint = nearest(pattern, experiments)
-            raise UnknownName(f"no recorded run is called {pattern!r}; {hint}")
-        chosen |= dict.fromkeys(found)
-    _root()  # records are part of a checkout
-    for name in chosen:
         if policies is not None:
-            _say(f"policy: {experiments[name].deposit(name, policies)}")
+            raise click.UsageError("--policies: whose? name the recorded runs, '*' for all")
+        states = {True: "there", False: "none"}
+        rows = [{"name": n, "record": states[record_path(n).exists()]} for n in chosen]
+        tables.show(("name", "record"), rows)
+        return
+    _root()  # records are part of a checkout
+    for name, experiment in chosen.items():
+        if policies is not None:
+            _say(f"policy: {experiment.deposit(name, policies)}")
             continue
-        experiments[name].write_records([name], progress=True)
+        experiment.write_records([name], progress=True)
         _say(f"record: {record_path(name)}")
 
 
@@ -330,13 +330,17 @@ def records(patterns: tuple[str, ...], policies: Path | None) -> None:
 def runs(context: click.Context, as_json: bool) -> None:
     """List what the run store holds: what, parameters that differ, size, age, machine."""
     if context.invoked_subcommand is not None:
+        if as_json:
+            raise click.UsageError(
+                f"--json stands after {context.invoked_subcommand}, if it has it"
+            )
         return
     from llbook.publish import listing
 
     build = build_folder()
     stored, notebooks = listing.stored(build), listing.notebooks(build)
     if as_json:
-        _print_json({"runs": stored, "notebooks": notebooks})
+        tables.show_json({"runs": stored, "notebooks": notebooks})
         return
     if not stored and not notebooks:
         print(f"No runs in {build / 'runs'}.")
@@ -360,7 +364,7 @@ def show(id: str, as_json: bool) -> None:
 
     shown = listing.show(build_folder(), id)
     if as_json:
-        _print_json(shown)
+        tables.show_json(shown)
         return
     for title, content in sorted(shown.items(), key=lambda item: isinstance(item[1], dict)):
         if isinstance(content, dict):
@@ -410,8 +414,8 @@ def prune(ids: tuple[str, ...], older_than: float | None, dry_run: bool, yes: bo
             raise click.UsageError("nobody to ask: say --yes, or --dry-run")
         click.confirm("Remove them?", abort=True)
     left = [line for f in found if (line := f.remove())]
-    size = tables.readable("size", sum(f.size for f in found))
-    print("\n".join(left) if left else f"Removed {len(found)}, {size}.")
+    total = tables.readable("size", sum(f.size for f in found))
+    print("\n".join(left) or f"Removed {len(found)}, {total}.")
     sys.exit(bool(left))
 
 
@@ -442,7 +446,3 @@ def _parameters(
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))

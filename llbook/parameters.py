@@ -9,6 +9,7 @@ unique within an experiment.
 from __future__ import annotations
 
 import difflib
+import numbers
 import types
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -174,6 +175,17 @@ def check_parameters(given: Mapping[str, Any], known: Mapping[str, Any]) -> None
         if name not in known:
             hint = nearest(name, known)
             raise ParameterError(f"unknown parameter {name!r} (value {value!r}); {hint}")
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """A value as an int, whichever library's whole number it is.
+
+    Raises:
+        ValueError: it is none, or below ``least``; the message has both, and the name.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

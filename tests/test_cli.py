@@ -1,5 +1,6 @@
 """The command line: what it refuses before anything starts, one notebook run, the run store."""
 
+import errno
 import json
 import os
 import pty
@@ -131,6 +132,8 @@ def the_folder(build):
         (["perceptron", "--profile", "huge"], "'huge' is not one of 'smoke', 'laptop', 'paper'"),
         (["perceptron", "-o", "out.html"], "'out.html'; a notebook's name ends in .ipynb"),
         (["perceptron", "-o", "none/out.ipynb"], "there is no folder none"),
+        (["guide"], "'guide' is a page without code"),
+        (["findings", "-p", "seed=3"], "unknown parameter 'seed' .*findings has none"),
         (["perceptron", "-f", "none.yaml"], "none.yaml"),
     ],
 )
@@ -287,6 +290,27 @@ def test_params_of_every_notebook(build, name):
     if shown:
         assert schema.stored_experiment().config is schema.model
     assert not build.exists()
+
+
+def test_params_without_a_notebook_lists_them(build):
+    listed = {row["notebook"]: row for row in json.loads(call("params", "--json").output)}
+    assert listed["perceptron"]["run"] and listed["perceptron"]["parameters"] > 9
+    assert listed["findings"] == {
+        **{"notebook": "findings", "parameters": 0, "run": False, "title": "What was found"},
+    }
+    assert re.search(r"^findings +0 +false +What was found$", call("params").output, re.M)
+    assert call("params", "findings").output == "findings has no parameters.\n"
+
+
+def test_an_output_that_cannot_be_written(monkeypatch, tmp_path):
+    """Permissions do not stop root: the file itself is tried."""
+
+    def refused(**options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(runner.tempfile, "TemporaryFile", refused)
+    with pytest.raises(ParameterError, match="-o: cannot write to .*: Read-only file system"):
+        runner.check_output(tmp_path / "out.ipynb")
 
 
 def test_params_as_json(build):
@@ -583,6 +607,9 @@ def test_runs_prune_removes_what_is_of_no_use(store):
     notes.write_text(notes.read_text().replace(f'"torch": "{version("torch")}"', '"torch": "1.1"'))
     before = {p.name for p in store.folder.iterdir()}
 
+    both = call("runs", "prune", kept[0], "--older-than", "1", expect=2).output
+    assert "older than: got 1 and runs by name; expected one of them" in both
+    assert "--json stands after show" in call("runs", "--json", "show", kept[0], expect=2).output
     text = call("runs", "prune", "--dry-run").output
     assert "torch 1.0 → " in text
     assert re.search(rf"^{outdated}.checkpoint .* torch 1.1 → ", text, re.M)
@@ -680,6 +707,7 @@ def test_records_are_listed_and_written(build, tmp_path, monkeypatch):
     listed = call("records").output
     assert re.search(r"perceptron-toy-seed2 +none", listed)
     assert "language-model-table-2-row-1-seed0" in listed
+    assert "whose?" in call("records", "--policies", str(tmp_path), expect=2).output
     written = call("records", "perceptron-toy-*").output
     for seed in toys["toy"].seeds:
         path = tmp_path / f"perceptron-toy-seed{seed}.npz"

@@ -404,6 +404,8 @@ def test_numbers_of_numpy_are_numbers():
         ({"optimizer": "sgd"}, "optimizer must be one of .*'adamw'.*, got 'sgd'"),
         ({"batches": "all"}, "batches must be one of .*'draw'.*, got 'all'"),
         ({"schedule": "step"}, "schedule must be one of .*'cosine'.*, got 'step'"),
+        ({"schedule": {0.5, 1.0}}, "schedule must be one of .* or T factors"),  # without an order
+        ({"schedule": b"ab"}, "schedule must be one of .* or T factors, got b'ab'"),
         ({"schedule": 0.5}, "schedule must be one of .* or T factors, got 0.5"),
         ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
         ({"beta1": -0.1}, r"beta1 must be in \[0, 1\), got -0.1"),

@@ -110,6 +110,8 @@ def test_small_supports_are_alike_by_chance():
     assert len(set(few.tolist())) == 20
     torch.testing.assert_close(few, permuted_similarity(values, rows(4)), rtol=0, atol=0)
     assert bool(permuted_similarity(values, rows(1), draws=3).isnan().all())
+    with pytest.raises(ValueError, match="draws must be at least 1, got 0"):
+        permuted_similarity(values, rows(4), draws=0)
 
 
 def test_a_deal_that_changes_nothing_gives_the_largest_similarity_itself(policy):

@@ -16,6 +16,7 @@ from llbook.optimal.methods import METHODS, Settings
 from llbook.optimal.process import constant_policy, train
 from llbook.optimal.search import search
 from llbook.optimal.starts import STARTS, greedy, static
+from llbook.tasks.least_squares import LeastSquares, Rows
 from llbook.tasks.perceptron import Perceptron, initial_parameters
 
 OTHERS = [name for name in METHODS if name != "projected-gradient"]
@@ -221,6 +222,16 @@ def test_greedy_takes_the_steepest_descent_of_the_next_loss():
     for bad, message in (({"chosen": 0}, "chosen"), ({"equal_share": 1.5}, "equal_share")):
         with pytest.raises(ValueError, match=f"{message} must be .* got"):
             greedy(task, 3, **bad)
+
+
+def test_a_greedy_training_that_diverges_is_named():
+    """Two examples, η a² = 3: equal weights take half of that step, and converge."""
+    one = Rows(torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
+    task = LeastSquares(one, one, initial=torch.ones(2, dtype=torch.float64), learning_rate=3.0)
+    states = train(task, constant_policy(task, 4000)).trajectory
+    assert float(states[-1].abs().max()) < 1e-9
+    with pytest.raises(FloatingPointError, match=r"greedy training diverged.* at step \d+"):
+        greedy(task, 4000, chosen=1)
 
 
 def test_static_has_one_weight_for_all_steps_and_descends():

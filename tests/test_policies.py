@@ -10,7 +10,8 @@ import torch
 
 from llbook.experiments.experiment import Recorded
 from llbook.experiments.perceptron import PERCEPTRON
-from llbook.runs.policies import deposited, list_policy, load_policy, save_policy
+from llbook.runs import policies
+from llbook.runs.policies import Deposit, deposited, list_policy, load_policy, save_policy
 from llbook.runs.run import DamagedRun, Run, read_run, write_run
 
 
@@ -39,6 +40,34 @@ def records(tmp_path, monkeypatch):
     monkeypatch.setenv("LLBOOK_RECORDS", str(tmp_path / "records"))
     monkeypatch.setenv("LLBOOK_BUILD", str(tmp_path / "build"))
     return tmp_path / "records"
+
+
+def test_two_that_list_their_policies_at_once(records, monkeypatch):
+    """The second waits for the first, which has read the list already."""
+    read, go_on = threading.Event(), threading.Event()
+
+    def slow():
+        found = deposited()
+        if threading.current_thread() is first:
+            read.set()
+            assert go_on.wait(60)
+        return found
+
+    def listed(name):
+        list_policy(name, Deposit(f"{name}.npz", "0" * 64, 1, 0.0))
+
+    monkeypatch.setattr(policies, "deposited", slow)
+    first, second = (threading.Thread(target=listed, args=(name,)) for name in ("one", "two"))
+    first.start()
+    assert read.wait(60)
+    second.start()
+    second.join(0.2)
+    assert second.is_alive()
+    go_on.set()
+    first.join()
+    second.join()
+    assert set(deposited()) == {"one", "two"}
+    assert {path.name for path in records.iterdir()} == {"policies.json"}
 
 
 @pytest.fixture

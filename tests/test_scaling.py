@@ -240,6 +240,15 @@ def test_held_out_steps_do_not_enter_the_fits():
         held_out_errors(STEPS[:26], broken[:26])
 
 
+def test_forms_of_curves_that_fall_late():
+    """From t_0 > 745 on an exponential of t itself is zero in every place."""
+    late = 8 * STEPS[STEPS > 0]
+    falls = 0.5 + np.minimum(1, 1000 / late) ** 0.3
+    errors = held_out_errors(late, falls)
+    assert all(np.isfinite(found).all() for found in errors.values())
+    assert float(errors["power law with L₀"][0]) < 1e-6
+
+
 def test_no_draws():
     with pytest.raises(ValueError, match="at least 1, got 0"):
         bootstrap(fit(STEPS, curve(50, 0.4)), draws=0)

@@ -89,11 +89,14 @@ def test_stops_early_only_when_asked(task):
     ("options", "message"),
     [
         ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
-        ({"epochs": -1}, "epochs must be at least 0, got -1"),
-        ({"measure_every": 0}, "measure_every must be at least 1, got 0"),
-        ({"step_size": -0.1}, "step_size must not be negative, got -0.1"),
+        ({"epochs": -1}, "epochs must be a whole number of at least 0, got -1"),
+        ({"measure_every": 0}, "measure_every must be a whole number of at least 1, got 0"),
+        ({"step_size": -0.1}, "step_size must be at least 0 and finite, got -0.1"),
         ({"step_size": float("nan")}, "step_size"),
         ({"steps": -3}, "steps must be a whole number of at least 1, got -3"),
+        ({"epochs": 6.5}, "epochs must be a whole number of at least 0, got 6.5"),
+        ({"measure_every": 1.5}, "measure_every must be a whole number"),
+        ({"step_size": float("inf")}, "step_size must be at least 0 and finite, got inf"),
         ({"steps": 3.5}, "steps must be a whole number of at least 1, got 3.5"),
         ({"schedule": "cosine"}, "schedule must be one of .*'cosine'"),
         ({"objective": "max"}, "objective must be one of .*'max'"),
@@ -115,6 +118,7 @@ def test_objective_measures():
     assert loss_auc(curve) == pytest.approx(4 / 3)
     assert compression_ratio(curve, 2) == pytest.approx(math.log(2) * 0.75)
     assert compression_ratio(curve, 2, unit="mixed") == pytest.approx(0.75)
+    assert compression_ratio(torch.zeros(3), 2) == math.inf
     falling = torch.tensor([4.0, 3.0, 2.0, 1.0])
     assert acceleration_ratio(falling, falling) == 1
     assert acceleration_ratio(torch.tensor([4.0, 0.5, 9.0, 9.0]), falling) == 3

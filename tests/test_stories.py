@@ -213,6 +213,26 @@ def examples(corpus, **changes):
     return story_examples(corpus, **(settings | changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"perturbed_share": -0.25}, "perturbed_share must be from 0 to 1, got -0.25"),
+        ({"perturbed_share": float("nan")}, "perturbed_share must be from 0 to 1, got nan"),
+        ({"desired_size": 0}, "desired_size must be at least 1, got 0"),
+        ({"length": 0}, "length must be at least 1, got 0"),
+        ({"perturbations": -1}, "perturbations must be at least 0, got -1"),
+    ],
+)
+def test_sizes_and_shares_out_of_range(grammar, changes, message):
+    with pytest.raises(ValueError, match=message):
+        examples(grammar, **changes)
+
+
+def test_no_stories_are_not_the_usual_number():
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+        load_corpus("grammar", count=0)
+
+
 def test_no_story_is_in_two_sets(grammar):
     found = examples(grammar, perturbed_share=0.0)
     assert found.training.shape == (40, 17) and found.desired.shape == found.test.shape == (20, 17)

@@ -68,6 +68,8 @@ def test_points_combine_a_list_with_the_grid(tmp_path):
     [
         ([("sede", "0..2")], "did you mean 'seed'"),
         ([("seed", "2..1")], "seed: got '2..1'; expected first..last"),
+        ([("seed", "0..")], "seed: got '0..'; expected first..last, both whole numbers"),
+        ([("size", "1e2..1e3")], "size: got '1e2..1e3'; expected first..last, both whole"),
         ([("seed", ",")], "seed: got ','; expected values with commas between"),
         ([("seed", "0,,1")], "seed: got '0,,1'; expected values with commas between"),
         ([("seed", "0..3"), ("seed", "7")], "seed: given twice"),
@@ -318,14 +320,21 @@ def test_scheduler_that_does_not_answer(build, monkeypatch):
 
 
 def test_interval_is_students():
-    found = interval([1.0, 2.0, 4.0, math.nan], 0.9)
+    found = interval([1.0, 2.0, 4.0], 0.9)
     expected = stats.t.interval(0.9, 2, np.mean([1, 2, 4]), stats.sem([1, 2, 4]))
     assert (found.low, found.high) == pytest.approx(expected)
     assert found.mean == pytest.approx(7 / 3)
-    assert len(found.values) == 4
     assert math.isnan(interval([3.0], 0.9).low)
-    assert interval([3.0, math.nan], 0.9).mean == 3
-    assert math.isnan(interval([math.nan], 0.9).mean)
+    undefined = interval([3.0, 4.0, math.nan], 0.9)  # without the last the mean would be too high
+    assert math.isnan(undefined.mean) and math.isnan(undefined.low) and len(undefined.values) == 3
+    ratio = interval([2.0, 8.0], 0.9, logarithm=True)
+    assert ratio.mean == pytest.approx(4)
+    assert math.log(ratio.high / 4) == pytest.approx(stats.t.ppf(0.95, 1) * math.log(2))
+    assert ratio.low > 0
+    share = interval([0.0, 0.01, 0.0], 0.95, least=0.0, most=1.0)
+    assert share.low == 0 and share.high == interval([0.0, 0.01, 0.0], 0.95).high
+    endless = interval([1.0, 2.0, math.inf], 0.9)
+    assert endless.mean == math.inf and math.isnan(endless.low)
 
 
 def test_interval_covers_the_mean_as_often_as_it_says():
@@ -356,6 +365,15 @@ def test_table_falls_into_groups(tmp_path):
     assert found["size = 9"].values == (0.1,)
     with pytest.raises(ValueError, match="over must be one of seed, data.size, got 'steps'"):
         table.groups("steps")
+
+
+def test_a_measure_that_not_all_points_have(tmp_path):
+    """Some are taken only of a training that is not gradient descent."""
+    path = tmp_path / "table.csv"
+    path.write_text(TABLE.replace("0.1,2.0", "0.1,").replace("0.7,nan", "0.7,3.0"))
+    found = read_table(path).intervals("data.size", "ar", 0.95)
+    assert math.isnan(found["seed = 0"].values[1]) and math.isnan(found["seed = 0"].mean)
+    assert found["seed = 1"].mean == pytest.approx(3)
 
 
 def test_table_that_is_none_is_refused(tmp_path):

@@ -38,6 +38,15 @@ def test_what_does_not_fit_is_refused():
         task.costate_products(task.initial, weights, weights)
     with pytest.raises(ValueError, match="expected weights of 11 examples, got one of number"):
         task.gradient(task.initial, direction)
+    known = task.architecture.vocabulary
+    for examples, theta, message in (
+        (task.training.repeat(1, 4), task.initial, r"expected tokens of shape \(n, L\) with 2 ≤ L"),
+        (task.training + known, task.initial, rf"tokens must lie in \[0, {known}\) or be PAD"),
+        (task.training - 2, task.initial, r"got -\d+\.\."),
+        (task.training, task.initial[1:], r"θ must have shape \(\d+,\), got"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            task.mean_gradient(theta, examples)
 
 
 def test_kernel_against_automatic_derivatives():

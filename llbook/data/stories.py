@@ -149,8 +149,8 @@ def load_corpus(
                 " TinyStories is neither here nor was it asked for by name; to use real text, "
                 "set LLBOOK_TINYSTORIES, the parameter path, or corpus='tinystories'."
             )
-        return _corpus("grammar", grammar_stories(count or 2000, seed), notice)
-    texts = read_stories(file, count or MOST_STORIES)
+        return _corpus("grammar", grammar_stories(2000 if count is None else count, seed), notice)
+    texts = read_stories(file, MOST_STORIES if count is None else count)
     if path or os.environ.get("LLBOOK_TINYSTORIES"):
         return _corpus("file", texts, f"Text: {len(texts):,} stories of {file.name}.")
     notice = f"Text: the first {len(texts):,} stories of TinyStories."
@@ -162,6 +162,7 @@ def text_file(source: str = "auto", path: str = "") -> Path | None:
 
     Raises:
         ValueError, ConnectionError: as there.
+        FileNotFoundError: ``LLBOOK_TINYSTORIES`` names no file.
     """
     if source not in ("auto", "tinystories", "grammar"):
         raise ValueError(f"corpus must be 'auto', 'tinystories' or 'grammar', got {source!r}")
@@ -169,8 +170,14 @@ def text_file(source: str = "auto", path: str = "") -> Path | None:
         if path:
             raise ValueError(f"corpus='grammar' reads no file, got path={path!r}")
         return None
-    if file := path or os.environ.get("LLBOOK_TINYSTORIES", ""):
-        return Path(file)
+    if path:
+        return Path(path)
+    if named := os.environ.get("LLBOOK_TINYSTORIES", ""):
+        if not Path(named).is_file():
+            raise FileNotFoundError(
+                f"LLBOOK_TINYSTORIES: got {named!r}; expected the name of a file that exists"
+            )
+        return Path(named)
     return download_tinystories(cached_only=source == "auto")
 
 
@@ -187,10 +194,6 @@ def text_at_hand() -> str:
         return "grammar"
     if not named:
         return HUB_SHA256  # checked already
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"LLBOOK_TINYSTORIES: got {named!r}; expected the name of a file that exists"
-        )
     with open(file, "rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 

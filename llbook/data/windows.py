@@ -82,8 +82,18 @@ def story_examples(
 
     Raises:
         ValueError: too few examples in the corpus, with how many there are; too few
-            token types.
+            token types; a share outside [0, 1], a size or a length below 1.
     """
+    for name, least, given in (
+        ("size", 1, size),
+        ("desired_size", 1, desired_size),
+        ("length", 1, length),
+        ("perturbations", 0, perturbations),
+    ):
+        if given < least:
+            raise ValueError(f"{name} must be at least {least}, got {given}")
+    if not 0 <= perturbed_share <= 1:
+        raise ValueError(f"perturbed_share must be from 0 to 1, got {perturbed_share}")
     texts: dict[str, int] = {}
     for index, text in enumerate(corpus.texts):
         texts.setdefault(text, index)

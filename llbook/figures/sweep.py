@@ -13,6 +13,9 @@ from llbook.figures import style
 __all__ = ["intervals"]
 
 
+SPREAD = 30  # times the least value is the greatest, from where on an axis is logarithmic
+
+
 class _Interval(Protocol):
     values: tuple[float, ...]
     mean: float
@@ -47,8 +50,10 @@ def intervals(panels: Mapping[str, Mapping[str, _Interval]]) -> Figure:
             (max(found[g].mean - found[g].low, 0), max(found[g].high - found[g].mean, 0))
             for g in groups
         ]
-        x, y = zip(*points, strict=True) if points else ((), ())
-        panel.plot(x, y, "o", color=style.CONVENTIONAL, alpha=0.6, markersize=5, label="points")
+        x_points, y = zip(*points, strict=True) if points else ((), ())
+        panel.plot(
+            x_points, y, "o", color=style.CONVENTIONAL, alpha=0.6, markersize=5, label="points"
+        )
         x, y = zip(*means, strict=True)
         panel.errorbar(
             *(x, y),
@@ -59,6 +64,8 @@ def intervals(panels: Mapping[str, Mapping[str, _Interval]]) -> Figure:
             capsize=4,
             label="mean and interval",
         )
+        if x_points and min(x_points) > 0 and max(x_points) > SPREAD * min(x_points):
+            panel.set_xscale("log")
         panel.set(xlabel=label, ylim=(-0.6, len(groups) - 0.4))
         panel.grid(axis="y", visible=False)
     axes[0, 0].set_yticks(list(rows), groups)

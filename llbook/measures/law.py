@@ -146,16 +146,18 @@ def permuted_similarity(
     Args:
         contribution: instant or future contributions, shape (T, N).
         policy: γ, shape (T, N).
-        draws: how many orders.
+        draws: how many orders, at least 1.
         seed: of the orders.
 
     Returns:
         max_t SIM_t of each draw, shape (draws,); nan where no step has two weights.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: shapes that differ, or draws below 1.
     """
     _check(contribution, policy)
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, got {draws}")
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(policy.shape[1], generator=generator) for _ in range(draws)]
     largest = [

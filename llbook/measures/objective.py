@@ -36,7 +36,7 @@ def compression_ratio(losses: Tensor, vocabulary: int, *, unit: str = "consisten
 
     With ``unit="consistent"`` both are in one unit: ln V over the mean loss in
     nats. The numbers plotted in the paper fit ``unit="mixed"``: log2 V, in bits,
-    over the mean loss in nats, which is larger by 1/ln 2 = 1.44.
+    over the mean loss in nats, which is larger by 1/ln 2 = 1.44. Of a loss of zero it is inf.
 
     Raises:
         ValueError: an unknown unit, V < 2, or a curve of the wrong shape.
@@ -46,7 +46,8 @@ def compression_ratio(losses: Tensor, vocabulary: int, *, unit: str = "consisten
     if unit not in ("consistent", "mixed"):
         raise ValueError(f"unit must be 'consistent' or 'mixed', got {unit!r}")
     raw = math.log(vocabulary) if unit == "consistent" else math.log2(vocabulary)
-    return raw / loss_auc(losses)
+    area = loss_auc(losses)
+    return raw / area if area else math.inf
 
 
 def acceleration_ratio(new: Tensor, old: Tensor) -> float:

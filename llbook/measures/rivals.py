@@ -75,7 +75,7 @@ def _power(t: Array, beta: float) -> Array:
 
 
 def _exponential(t: Array, rate: float) -> Array:
-    return np.exp(-rate * t)
+    return np.exp(-rate * (t - t[0]))  # from the first step on: of a late t itself it is zero
 
 
 def _logarithm(t: Array, _: float) -> Array:

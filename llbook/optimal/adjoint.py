@@ -93,7 +93,7 @@ def _reverse_over_forward(task: Task, policy: Tensor, process: Process) -> tuple
     carried = [torch.zeros_like(costate) for _ in range(inner.update.carried)]
     for t in range(process.steps - 1, -1, -1):
         state = process.state(t)
-        (costate, *carried), pull = inner.retreat([costate, *carried], after, eta, factors[t], t)
+        (costate, *carried), pull = inner.transpose([costate, *carried], after, eta, factors[t], t)
         if batches is None:
             products, curvature = task.costate_products(state[0], policy[t], pull)
             torch.mul(products, -eta, out=gradient[t])

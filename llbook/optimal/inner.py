@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from llbook.optimal.updates import Adam, Descent, Momentum, Update
+from llbook.parameters import whole_number
 from llbook.tasks.task import Task
 
 __all__ = ["BATCHES", "OPTIMIZERS", "PLAIN", "RATE_SCHEDULES", "Inner"]
@@ -99,13 +100,11 @@ class Inner:
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"weight_decay must be at least 0 and finite, got {self.weight_decay}")
         for name in ("warmup", "batch", "seed"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
-                raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
-            object.__setattr__(self, name, int(value))
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), 0))
         if self.batches == "draw" and self.batch == 0:
             raise ValueError("batch must be at least 1 where batches are drawn, got 0")
-        if not isinstance(self.schedule, str | Iterable):
+        # T factors have an order, and bytes are not factors
+        if not isinstance(self.schedule, Iterable) or isinstance(self.schedule, bytes | Set):
             raise ValueError(
                 f"schedule must be one of {RATE_SCHEDULES} or T factors, got {self.schedule!r}"
             )
@@ -242,7 +241,7 @@ class Inner:
             gradient = torch.add(gradient, theta, alpha=self.weight_decay)
         return torch.stack(self.update.step(theta, kept, gradient, rate, t))
 
-    def retreat(
+    def transpose(
         self, costates: Sequence[Tensor], after: Tensor, eta: float, f: float, t: int
     ) -> tuple[list[Tensor], Tensor]:
         """(∂s_{t+1}/∂θ_t)ᵀ σ_{t+1} for a given Σ_n w_n ∇l_n, whose own costate over -η is the *pull* p_t.

@@ -123,14 +123,16 @@ def search_schedule(
         bar.update()
         try:
             process = train(task, policy, inner=there)
+            gradient, losses = gradient_and_losses(task, policy, process)
+            value = float(losses.double().sum())
+            if not math.isfinite(value):  # of a θ that still is
+                raise FloatingPointError(f"training diverged: J is {value} nats")
         except FloatingPointError:
             if not history:
                 raise
             history.append(math.nan)
             # a wall: the line search steps back from it
             return 2 * max(history[0], 1.0), np.zeros_like(values)
-        gradient, losses = gradient_and_losses(task, policy, process)
-        value = float(losses.double().sum())
         history.append(value)
         if value < best:
             best, found = value, there

@@ -9,7 +9,6 @@ found is a method's affair (:mod:`llbook.optimal.methods`); the paper's is
 from __future__ import annotations
 
 import math
-import numbers
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ from llbook.optimal.keeping import Keeper, Recorder
 from llbook.optimal.methods import METHODS, Settings
 from llbook.optimal.process import Process, check_policy, train
 from llbook.optimal.starts import STARTS, equal
+from llbook.parameters import whole_number
 from llbook.tasks.task import Task
 
 __all__ = ["Epoch", "Recorder", "Search", "search"]
@@ -145,18 +145,19 @@ def search(
         FloatingPointError: the first training diverged, one that a start takes or, of the paper's
             method, any; the others go back to the best policy met and on with shorter steps.
     """
-    if epochs < 0:
-        raise ValueError(f"epochs must be at least 0, got {epochs}")
+    steps = whole_number("steps", steps, 1)
+    epochs = whole_number("epochs", epochs, 0)
+    measure_every = whole_number("measure_every", measure_every, 1)
+    rate, step_size = (
+        float(rate),
+        None if step_size is None else float(step_size),
+    )  # as JSON has them
     if method not in METHODS:
         raise ValueError(f"method must be one of {tuple(METHODS)}, got {method!r}")
     if start not in ("auto", *STARTS):
         raise ValueError(f"start must be one of {('auto', *STARTS)}, got {start!r}")
-    if measure_every < 1:
-        raise ValueError(f"measure_every must be at least 1, got {measure_every}")
     if stop_at_gap is not None and not stop_at_gap >= 0:
         raise ValueError(f"stop_at_gap must not be negative, got {stop_at_gap}")
-    if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 1:
-        raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}")
     inner.check(task.total, steps)
     inner.check_differentiable()
     kind = METHODS[method]

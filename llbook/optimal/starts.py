@@ -60,6 +60,7 @@ def greedy(
 
     Raises:
         ValueError: ``chosen`` below 1, or a share outside [0, 1].
+        FloatingPointError: the training of the chosen ones diverged; the message names the step.
     """
     if chosen < 1:
         raise ValueError(f"chosen must be at least 1, got {chosen}")
@@ -68,7 +69,12 @@ def greedy(
     state, factors = inner.begin(task.initial), inner.factors(steps)
     for t, weights in enumerate(policy):
         theta = state[0]
-        slope = task.mean_gradient(theta, task.desired)[1]
+        loss, slope = task.mean_gradient(theta, task.desired)
+        if not bool(torch.isfinite(loss)):
+            raise FloatingPointError(
+                f"the greedy training diverged: the desired loss is {float(loss)} at step {t} "
+                f"(η = {task.learning_rate}); lower the learning rate"
+            )
         everywhere = task.gather(task.directional_derivatives(theta, slope)[None])[0]
         best = everywhere.topk(min(chosen, task.total)).indices
         whole = torch.zeros_like(everywhere)

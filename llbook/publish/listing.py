@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,8 +12,8 @@ from typing import Any
 
 from filelock import Timeout
 
-from llbook.experiments.experiment import registry
-from llbook.parameters import ParameterError
+from llbook.experiments.experiment import Experiment, registry
+from llbook.parameters import ParameterError, nearest
 from llbook.publish.runner import executed_notebooks
 from llbook.publish.schema import Schema, UnknownName
 from llbook.publish.tables import readable
@@ -22,7 +23,7 @@ from llbook.runs.key import changes, flat
 from llbook.runs.run import DamagedRun
 from llbook.runs.store import NotStored, RunStore, stored_only
 
-__all__ = ["Prunable", "notebooks", "prunable", "show", "stored", "why"]
+__all__ = ["Prunable", "notebooks", "prunable", "recorded", "show", "stored", "why"]
 
 
 def stored(build: Path) -> list[dict[str, Any]]:
@@ -128,6 +129,25 @@ class Prunable:
     remove: Callable[[], str]
 
 
+def recorded(patterns: Sequence[str] = ()) -> dict[str, Experiment[Any]]:
+    """Recorded run or sweep → its experiment: of the names given, or of all.
+
+    Args:
+        patterns: names, which may hold ``*`` and ``?``.
+
+    Raises:
+        UnknownName: nothing is called so; the nearest is named.
+    """
+    known = {name: e for e in registry().values() for name in e.record_names()}
+    chosen: dict[str, None] = {} if patterns else dict.fromkeys(known)
+    for pattern in patterns:
+        if not (found := fnmatch.filter(known, pattern)):
+            hint = nearest(pattern, known)
+            raise UnknownName(f"no recorded run is called {pattern!r}; {hint}")
+        chosen |= dict.fromkeys(found)
+    return {name: known[name] for name in chosen}
+
+
 def prunable(
     build: Path, ids: Sequence[str] = (), older_than: float | None = None
 ) -> list[Prunable]:
@@ -136,14 +156,18 @@ def prunable(
     Args:
         build: the build folder.
         ids: beginnings of ids.
-        older_than: days from which what could be used is removed as well.
+        older_than: days from which what could be used is removed as well; not beside ids.
 
     Raises:
-        ParameterError: no number of days.
+        ParameterError: no number of days, or ids as well.
         UnknownName: there is no such run, or several begin so.
     """
     if older_than is not None and not older_than >= 0:
         raise ParameterError(f"older than: got {older_than:g}; expected days, at least 0")
+    if older_than is not None and ids:
+        raise ParameterError(
+            f"older than: got {older_than:g} and runs by name; expected one of them"
+        )
     known, folders = _everything(build)
     left = {
         path.relative_to(build).as_posix(): path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,6 +15,7 @@ from typing import Any
 import nbformat
 import yaml
 
+from llbook.parameters import ParameterError
 from llbook.publish.executor import LIBRARIES, execute_once
 from llbook.publish.kernel import Settings
 from llbook.publish.notebooks import NotebookError
@@ -21,7 +23,7 @@ from llbook.publish.schema import Schema
 from llbook.runs.files import in_use, replacing, unwritable, write_json
 from llbook.runs.provenance import provenance
 
-__all__ = ["Interrupted", "executed_notebooks", "run"]
+__all__ = ["Interrupted", "check_output", "executed_notebooks", "run"]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -110,6 +112,24 @@ def run(
     with replacing(output) as temporary:
         shutil.copyfile(folder / file, temporary)
     return output
+
+
+def check_output(path: Path) -> None:
+    """Raise unless a notebook can be copied to ``path``.
+
+    Raises:
+        ParameterError: another suffix than ``.ipynb``, a folder that is not there or that
+            cannot be written to.
+    """
+    if path.suffix != ".ipynb":
+        raise ParameterError(f"-o: got {str(path)!r}; a notebook's name ends in .ipynb")
+    if not path.absolute().parent.is_dir():
+        raise ParameterError(f"-o: there is no folder {path.parent}")
+    try:
+        # permissions do not tell of file systems that are read-only, or none
+        tempfile.TemporaryFile(dir=path.absolute().parent).close()
+    except OSError as error:
+        raise ParameterError(f"-o: cannot write to {path.parent}: {error.strerror}") from None
 
 
 def executed_notebooks(build: Path) -> dict[Path, dict[str, Any]]:

@@ -41,6 +41,7 @@ __all__ = [
     "assignment",
     "notebook_name",
     "notebook_names",
+    "overview",
     "read_file",
     "read_points",
     "schema",
@@ -123,7 +124,9 @@ class Schema:
             raise ParameterError(
                 f"{name}: got {value!r}; expected a value for each of {', '.join(inside)}"
             )
-        if last in self.parameters:
+        if not self.parameters:
+            hint = f"{self.notebook} has none"
+        elif last in self.parameters:
             hint = f"did you mean {self.parameters[last].name!r}?"
         else:
             hint = nearest(name, dict.fromkeys([*dotted, *self.parameters]))
@@ -225,7 +228,29 @@ def notebook_name(source: Path, given: str) -> str:
         given = path.resolve().relative_to(source.resolve()).with_suffix("").as_posix()
     if given in names:
         return given
+    if (source / f"{given}.md").is_file():
+        raise UnknownName(f"{given!r} is a page without code; `llbook params` lists the notebooks")
     raise UnknownName(f"no notebook {given!r}; {nearest(given.replace('-', '_'), names)}")
+
+
+def overview(source: Path) -> list[dict[str, Any]]:
+    """A row per notebook below ``source``: name, number of parameters, whether it has a run that
+    is stored, title."""
+    rows = []
+    for name in notebook_names(source):
+        path = source / f"{name}.md"
+        notebook = read_text_notebook(path, name)
+        texts = (cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+        lines = (line for text in texts for line in text.splitlines())
+        rows.append(
+            {
+                "notebook": name,
+                "parameters": len(parameters_cell(notebook, name)),
+                "run": "experiment" in front_matter(path),
+                "title": next((line[2:] for line in lines if line.startswith("# ")), name),
+            }
+        )
+    return rows
 
 
 def schema(source: Path, name: str) -> Schema:

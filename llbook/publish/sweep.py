@@ -35,6 +35,7 @@ from llbook.publish.executor import execute_once
 from llbook.publish.kernel import Settings
 from llbook.publish.notebooks import NotebookError
 from llbook.publish.schema import Schema
+from llbook.report.sweep import last_measures
 from llbook.runs.files import scratch, unwritable, write_json, write_text
 from llbook.runs.provenance import cores, device_kind, provenance
 from llbook.runs.store import quietly, stored_only
@@ -138,6 +139,11 @@ def _values(name: str, text: str) -> list[str]:
                     f"a sweep has 1 to {POINT_LIMIT:,} points, got {count:,} values of {name}"
                 )
             values += map(str, range(first, last + 1))
+        elif ".." in part:
+            raise ParameterError(
+                f"{name}: got {part!r}; expected first..last, both whole numbers, or values with "
+                "commas between"
+            )
         else:
             values.append(part)
     return values
@@ -246,13 +252,8 @@ def _row(experiment: str, values: Mapping[str, Any], state: str) -> dict[str, An
     """What a point came to: the measures of the last epoch of its run."""
     found = registry()[experiment]
     run = found.run(found.config.from_flat(values))
-    measures = {
-        name.removeprefix("history_"): array[-1].item()
-        for name, array in run.arrays.items()
-        if name.startswith("history_")
-    }
-    seconds = run.provenance["seconds"]
-    return {"run": run.id, "state": state, "seconds": seconds, "error": "", "measures": measures}
+    facts = {"run": run.id, "state": state, "seconds": run.provenance["seconds"], "error": ""}
+    return facts | {"measures": last_measures(run)}
 
 
 def _failure(error: str) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["readable", "show", "show_pairs"]
+__all__ = ["readable", "show", "show_json", "show_pairs"]
 
 
 def show(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -21,6 +22,11 @@ def show_pairs(pairs: Mapping[str, Any]) -> None:
     width = max(map(len, pairs), default=0)
     for name, value in pairs.items():
         print(f"  {name:<{width}}  {readable('', value)}".rstrip())
+
+
+def show_json(value: Any) -> None:
+    """Print a value for other programs."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def readable(column: str, value: Any) -> str:

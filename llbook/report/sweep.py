@@ -17,7 +17,15 @@ from llbook.experiments.experiment import registry
 from llbook.parameters import FileName, Parameters
 from llbook.runs.run import Run
 
-__all__ = ["Interval", "SweepConfig", "SweepTable", "interval", "read_table", "recorded_table"]
+__all__ = [
+    "Interval",
+    "SweepConfig",
+    "SweepTable",
+    "interval",
+    "last_measures",
+    "read_table",
+    "recorded_table",
+]
 
 
 class SweepConfig(Parameters):
@@ -29,6 +37,18 @@ class SweepConfig(Parameters):
     over: str = Field("seed", description="the parameter that means are taken over")
     confidence: float = Field(0.95, gt=0, lt=1, description="of the intervals")
 
+
+# what a mean can be, of measures that cannot be any number
+_SHARE: dict[str, Any] = {"least": 0.0, "most": 1.0}
+_RANGES: dict[str, dict[str, Any]] = {
+    "ar": {"logarithm": True},
+    "auc": {"least": 0.0},
+    "desired_auc": {"least": 0.0},
+    "objective": {"least": 0.0},
+    "zero_weight_share": _SHARE,
+    "support_share": _SHARE,
+    "undefined_share": _SHARE,
+}
 
 # the columns of a table between its parameters and its measures
 _FACTS = ("run", "state", "seconds", "error")
@@ -90,20 +110,41 @@ class SweepTable:
     def intervals(self, over: str, measure: str, confidence: float) -> dict[str, Interval]:
         """:func:`interval` of a measure for each of :meth:`groups`."""
         return {
-            label: interval([row[measure] for row in rows], confidence)
+            label: interval([row[measure] for row in rows], confidence, **_RANGES.get(measure, {}))
             for label, rows in self.groups(over).items()
         }
 
 
-def interval(values: Sequence[float], confidence: float) -> Interval:
-    """Mean and Student's confidence interval of the mean, of the values that are defined."""
-    known = np.array([value for value in values if math.isfinite(value)], dtype=float)
-    mean = float(known.mean()) if len(known) else math.nan
-    low = high = math.nan
-    if len(known) > 1:
-        half = stats.t.ppf((1 + confidence) / 2, len(known) - 1) * stats.sem(known)
-        low, high = mean - float(half), mean + float(half)
-    return Interval(tuple(map(float, values)), mean, low, high)
+def interval(
+    values: Sequence[float],
+    confidence: float,
+    *,
+    logarithm: bool = False,
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> Interval:
+    """Mean and Student's confidence interval of the mean.
+
+    Where a value is undefined neither is known: to leave it out would favour what is left. An
+    infinite value makes the mean infinite, and leaves no interval.
+
+    Args:
+        values: of the points.
+        confidence: of the interval.
+        logarithm: mean and interval are of the logarithms, and so of the geometric mean: for ratios, above 0.
+        least, most: what the mean can be; the interval is cut there.
+    """
+    given = np.array(values, dtype=float)
+    drawn = np.log(given) if logarithm else given
+    centre, low, high = float(drawn.mean()), math.nan, math.nan
+    if len(drawn) > 1 and math.isfinite(centre):
+        half = float(stats.t.ppf((1 + confidence) / 2, len(drawn) - 1) * stats.sem(drawn))
+        low, high = centre - half, centre + half
+    if logarithm:
+        centre, low, high = (float(np.exp(end)) for end in (centre, low, high))
+    if not math.isnan(low):
+        low, high = max(low, least), min(high, most)
+    return Interval(tuple(map(float, values)), centre, low, high)
 
 
 def read_table(path: Path) -> SweepTable:
@@ -129,7 +170,7 @@ def read_table(path: Path) -> SweepTable:
 def recorded_table(experiment: str = "perceptron") -> SweepTable:
     """The recorded runs of an experiment as the table of a sweep over settings and seeds."""
     rows = [
-        {"setting": name, "seed": str(run.config["seed"])} | _measures(run)
+        {"setting": name, "seed": str(run.config["seed"])} | last_measures(run)
         for name, runs in registry()[experiment].load_records().items()
         for run in runs
     ]
@@ -146,11 +187,16 @@ def _table(
     failed: int,
 ) -> SweepTable:
     varying = [name for name in parameters if len({row[name] for row in rows}) > 1]
-    numbers = [dict(row) | {name: float(row[name]) for name in measures} for row in rows]
+    # a point without a measure that others have has an empty cell
+    numbers = [
+        dict(row) | {name: math.nan if row[name] == "" else float(row[name]) for name in measures}
+        for row in rows
+    ]
     return SweepTable(tuple(varying), tuple(measures), tuple(numbers), failed)
 
 
-def _measures(run: Run) -> dict[str, float]:
+def last_measures(run: Run) -> dict[str, float]:
+    """What a run's search measured last, by name."""
     return {
         name.removeprefix("history_"): float(array[-1])
         for name, array in run.arrays.items()

@@ -228,7 +228,7 @@ def chance_similarity(run: Arrays, *, draws: int = 200, seed: int = 0) -> NDArra
 
 
 def _largest(curve: NDArray[Any]) -> float:
-    return float(np.nanmax(curve)) if np.isfinite(curve).any() else float("nan")
+    return float(np.nanmax(curve)) if (~np.isnan(curve)).any() else float("nan")
 
 
 def _area(key: str, paper: Experiment, runs: Sequence[Arrays]) -> Verdict:
@@ -254,7 +254,7 @@ def largest_similarity(key: str, paper: Experiment, runs: Sequence[Arrays]) -> V
     start, top = (
         np.array([_largest(run["similarity"][place]) for run in runs]) for place in (0, -1)
     )
-    chance = np.array([np.quantile(chance_similarity(run), 0.95) for run in runs])
+    chance = np.array([np.quantile(chance_similarity(run), 0.95, method="higher") for run in runs])
     some = gain(area_changes(runs)) == "gain" and bool((top > np.maximum(start, chance)).all())
     word = sized(float(np.mean(top)), paper.similarity, some=some)
     if some and not (top > FACTOR * start).all():

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import llbook
-from llbook.runs.files import replacing, write_json
+from llbook.runs.files import locked, replacing, write_json
 from llbook.runs.folders import build_folder, records_folder
 from llbook.runs.provenance import provenance
 from llbook.runs.run import DamagedRun, Run, read_run, write_run
@@ -135,8 +135,9 @@ def deposited() -> dict[str, Deposit]:
 
 def list_policy(name: str, deposit: Deposit) -> None:
     """Enter a policy into the manifest."""
-    listed = deposited() | {name: deposit}
-    write_json(manifest_path(), {key: asdict(listed[key]) for key in sorted(listed)})
+    with locked(build_folder() / "policies.lock", lambda: None):  # others list theirs
+        listed = deposited() | {name: deposit}
+        write_json(manifest_path(), {key: asdict(listed[key]) for key in sorted(listed)})
 
 
 def _fetched(name: str) -> Path:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import math
-import numbers
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from llbook.optimal.inner import PLAIN, Inner
 from llbook.optimal.process import Process, sum_slack
+from llbook.parameters import whole_number
 from llbook.tasks.task import Task
 
 __all__ = [
@@ -209,8 +209,7 @@ def check(name: str, value: float, *, most: float = math.inf, whole: bool = Fals
         ValueError: with its name, what it may be and what it is.
     """
     if whole:
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        whole_number(name, value, 1)
     elif not (0 < value <= most and math.isfinite(value)):
         limit = f"at most {most:g}" if math.isfinite(most) else "finite"
         raise ValueError(f"{name} must be above 0 and {limit}, got {value}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -52,8 +54,8 @@ class Transformer(Task):
             ``"graphs"`` on a GPU and ``"window"`` wherever it can be. They agree to rounding.
 
     Raises:
-        TypeError: tokens that are not int64.
-        ValueError: shapes that do not fit, tokens outside the vocabulary, padding
+        TypeError: tokens that are not int64, a θ_0 in another dtype than float32 or float64.
+        ValueError: shapes or devices that do not fit, tokens outside the vocabulary, padding
             before a token, an example with nothing to predict, η ≤ 0, a micro-batch
             below 1, an unknown name for the products or the kernel, ``"tf32"`` away
             from CUDA, ``"window"`` where it cannot be.
@@ -72,8 +74,8 @@ class Transformer(Task):
         products: str = "full",
         kernel: str = "auto",
     ) -> None:
-        if not learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {learning_rate}")
+        if not 0 < learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
         if micro_batch < 1:
             raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
         if products not in PRODUCTS:
@@ -90,11 +92,17 @@ class Transformer(Task):
         count = parameter_count(architecture)
         if initial.shape != (count,):
             raise ValueError(f"θ_0 must have shape ({count},), got {tuple(initial.shape)}")
+        if initial.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"expected θ_0 in float32 or float64, got {initial.dtype}")
         for name, tokens in (("training", training), ("desired", desired), ("test", test)):
             _check_windows(name, tokens, architecture)
+            if tokens.device != initial.device:
+                raise ValueError(
+                    f"θ_0 is on {initial.device}, but the {name} tokens are on {tokens.device}"
+                )
         self.architecture = architecture
         self.training, self.desired, self.test = training, desired, test
-        self.initial = initial
+        self.initial = initial.detach()
         self.learning_rate = learning_rate
         self.vocabulary = architecture.vocabulary
         if initial.device.type == "cpu":

@@ -8,6 +8,7 @@ rows of A turns the hidden assumption of the Learning Law on and off.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -58,8 +59,8 @@ class LeastSquares(Task):
     def __init__(
         self, training: Rows, desired: Rows, *, initial: Tensor, learning_rate: float = 0.1
     ) -> None:
-        if not learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {learning_rate}")
+        if not 0 < learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
         for name, rows in (("training", training), ("desired", desired)):
             if initial.shape != rows.inputs.shape[1:]:
                 raise ValueError(
@@ -136,8 +137,8 @@ class WaterFilling(NamedTuple):
     """The optimal policy of a task whose examples own one coordinate each.
 
     Attributes:
-        entries: time at which each example enters the support, shape (N,); inf
-            for one that stays outside.
+        entries: time at which each example enters the support, shape (N,); beyond the last of
+            the times for one that stays outside.
         policy: γ(t) in the middle of each interval, shape (M, N).
         totals: Γ(t) at the interval's ends, shape (M + 1, N).
         level: ν(t), the common contribution of the support, shape (M + 1,).

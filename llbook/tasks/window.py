@@ -84,6 +84,8 @@ class Windows:
         self, theta: Tensor, direction: Tensor, examples: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         """direction·∇l(x_n, θ) of every window, shape (n,), and Σ_n w_n ∇²l(x_n, θ) direction, shape (P,)."""
+        if weights.shape != (len(examples),):
+            raise ValueError(f"expected {len(examples)} weights, got {tuple(weights.shape)}")
         used = weights != 0
         rows = used.nonzero()[:, 0]
         order = torch.cat([rows, (~used).nonzero()[:, 0]])
@@ -118,7 +120,8 @@ def windows(
 
     Raises:
         ValueError: a direction of another shape than θ, a weight of an example that is not
-            there: the compiled kernel would read beyond its arrays.
+            there, a θ of another model, examples that are too long for it, tokens that it does not
+            know: the compiled kernel would read beyond its arrays.
     """
     if direction is not None and direction.shape != theta.shape:
         raise ValueError(f"θ̇ must have shape {tuple(theta.shape)}, got {tuple(direction.shape)}")
@@ -126,6 +129,7 @@ def windows(
         raise ValueError(
             f"expected weights of {len(examples)} examples, got one of number {int(order.max())}"
         )
+    _check(architecture, theta, examples)
     hidden, heads = architecture.hidden, architecture.heads
     sizes = _Sizes(
         architecture.vocabulary,
@@ -173,6 +177,23 @@ def windows(
             turned.copy_(piece_rows)
             at += len(turned)
     return values, gradient
+
+
+def _check(architecture: Architecture, theta: Tensor, examples: Tensor) -> None:
+    count, longest = parameter_count(architecture), architecture.context + 1
+    if theta.shape != (count,):
+        raise ValueError(f"θ must have shape ({count},), got {tuple(theta.shape)}")
+    if examples.ndim != 2 or not 2 <= examples.shape[1] <= longest:
+        raise ValueError(
+            f"expected tokens of shape (n, L) with 2 ≤ L ≤ {longest}, got {tuple(examples.shape)}"
+        )
+    if len(examples):
+        low, high = (int(value) for value in examples.aminmax())
+        if low < PAD or high >= architecture.vocabulary:
+            raise ValueError(
+                f"tokens must lie in [0, {architecture.vocabulary}) or be PAD ({PAD}), "
+                f"got {low}..{high}"
+            )
 
 
 @njit(cache=True, nogil=True)

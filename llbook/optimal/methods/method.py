@@ -9,6 +9,7 @@ numbers. Sums over examples go through ``task.summed`` and whole rows through
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,8 +53,8 @@ class Settings:
         for name, least in (("steps", 1), ("updates", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.step_size is not None and not self.step_size >= 0:
-            raise ValueError(f"step_size must not be negative, got {self.step_size}")
+        if self.step_size is not None and not 0 <= self.step_size < math.inf:
+            raise ValueError(f"step_size must be at least 0 and finite, got {self.step_size}")
         if not 0 < self.rate <= FASTEST:
             raise ValueError(f"rate must be above 0 and at most {FASTEST}, got {self.rate}")
         for name, known in (("schedule", SCHEDULES), ("objective", OBJECTIVES)):

@@ -7,7 +7,7 @@ with α_t of :class:`~llbook.selection.methods.groups.Groups` (DoGE: Fan, Paglia
 
     W_g = mean over g of max(0, l_n(θ_t) - l_n(θ_ref)),   θ_ref trained on γ = 1/N
 
-DoReMi guards the worst group of the training set and knows no desired examples. Deviations: the
+DoReMi guards the group with the largest excess over a reference model and knows no desired examples. Deviations: the
 proxy is as large as the model and as long as its training. Cost: the proxy's training, with
 2 passes a step for DoReMi's reference.
 """
