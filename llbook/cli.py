@@ -218,9 +218,10 @@ def params(notebook: str | None, as_json: bool) -> None:
     from llbook.publish.schema import overview
 
     if notebook is None:
-        columns, rows = ("notebook", "parameters", "run", "title"), overview(_root() / "book")
+        columns = ["notebook", "parameters", "run", "title"]
+        rows = overview(_root() / "book")
     else:
-        columns = ("name", "type", "default", "range", "meaning")
+        columns = ["name", "type", "default", "range", "meaning"]
         schema, _ = _parameters(notebook, "laptop", None, ())
         rows = [parameter.described() for parameter in schema.parameters.values()]
     if as_json:

@@ -394,6 +394,13 @@ def test_recorded_table():
     assert {"auc", "ar", "similarity"} <= set(table.measures)
 
 
+def test_the_page_says_what_each_column_is():
+    page = (ROOT / "book" / "sweep.md").read_text(encoding="utf-8")
+    columns = {"run", "state", "seconds", "error", "preconditioned_similarity", "evaluations"}
+    for column in columns.union(recorded_table().measures):
+        assert f"`{column}`" in page, column
+
+
 def test_figure_has_every_point_and_every_mean(tmp_path):
     (tmp_path / "table.csv").write_text(TABLE)
     table = read_table(tmp_path / "table.csv")

@@ -253,7 +253,8 @@ def train(
             ``"host"``, the CPU's memory; ``"checkpoints"``, √T of them on the
             device, the others to be replayed. The last needs the policy as it is
             for as long as the process is used. A shared task keeps each state of
-            the first two in one process only. What an optimiser keeps (P numbers a step
+            the first two in one process only. A task that trains by a closed form (the
+            perceptron, under Eq. 1) has its states in memory whatever is asked for. What an optimiser keeps (P numbers a step
             for momentum, 3P for Adam) is kept with θ_t.
 
     Raises:

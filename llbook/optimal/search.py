@@ -72,7 +72,7 @@ class Search:
             ``objective``, J = Σ_t L_dsr(θ_t) on the desired examples; on the test
             examples ``auc`` (J/T), ``cr`` (one unit) and ``cr_mixed`` (the paper's),
             ``ar``, against the first policy met, which is conventional learning unless ``initial_policy`` was given; on the desired examples
-            ``desired_auc``; and ``gap`` and ``relative_gap``, the medians over t of the
+            ``desired_auc``; and ``gap`` and ``relative_gap``, the (lower) medians over t of the
             first-order gap.
     """
 
