@@ -2,12 +2,14 @@
 
 import re
 import shutil
+import threading
 import unicodedata
 from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from conftest import ROOT, run_llbook
+from filelock import FileLock
 from matplotlib.image import imread, imsave
 
 from llbook.publish import browser, cards
@@ -79,6 +81,27 @@ def test_links_stay_inside_and_name_no_path_of_this_machine(printed, book):
 def test_a_book_that_is_not_built_is_not_printed(tmp_path):
     with pytest.raises(BookError, match="build the book first"):
         print_book(ROOT, tmp_path)
+
+
+def test_a_build_that_goes_on_is_waited_for(tmp_path):
+    said, waiting = [], threading.Event()
+
+    def report(line):
+        said.append(line)
+        waiting.set()
+
+    def print_it():
+        with pytest.raises(BookError, match="build the book first"):
+            print_book(ROOT, tmp_path, report=report)
+        said.append("ended")
+
+    with FileLock(tmp_path / ".lock"):
+        thread = threading.Thread(target=print_it)
+        thread.start()
+        assert waiting.wait(60)
+        assert said == [f"waiting for a build in {tmp_path}"]
+    thread.join(60)
+    assert said[-1] == "ended"
 
 
 def test_no_browser_is_said_with_what_to_do(monkeypatch, tmp_path):

@@ -11,6 +11,7 @@ import html.parser
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -24,7 +25,7 @@ from pypdf.generic import Fit, NameObject, RectangleObject, TextStringObject
 
 from llbook.publish.browser import chromium
 from llbook.publish.site import BookError, pages
-from llbook.runs.files import replacing
+from llbook.runs.files import locked, replacing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, PdfMargins
@@ -92,6 +93,12 @@ def print_book(root: Path, build_folder: Path, *, report: Callable[[str], None] 
         BookError: there is no site, or a page of it is not fit to be printed.
         NoBrowserError: there is no Chromium.
     """
+    waiting = partial(report, f"waiting for a build in {build_folder}")
+    with locked(build_folder / ".lock", waiting):  # which would put another site in its place
+        return _print_site(root, build_folder, report)
+
+
+def _print_site(root: Path, build_folder: Path, report: Callable[[str], None]) -> Path:
     site = build_folder / "html"
     names = pages(root)
     if missing := [name for name in names if not (site / f"{name}.html").is_file()]:

@@ -351,14 +351,14 @@ def _make_site(
             nbformat.write(offered, built / "_sources" / f"{name}.ipynb")
         if pdf := book_pdf():
             shutil.copyfile(pdf, built / PDF)
+        if urls := external_requests(built):
+            listed = "\n".join(f"  {url}" for url in urls)
+            raise BookError(f"the site would need the network:\n{listed}")
         if url := repository():
             revision = os.environ.get("LLBOOK_REVISION")
             unexecuted = build_folder / "notebooks-src"
             launch, lock = build_folder / "launch", root / "locks" / "cpu.txt"
             launch_notebooks(unexecuted, launch, notebooks, url, revision, lock=lock)
-        if urls := external_requests(built):
-            listed = "\n".join(f"  {url}" for url in urls)
-            raise BookError(f"the site would need the network:\n{listed}")
         site, before = build_folder / "html", build_folder / "html.before"
         if before.exists() and not site.exists():
             before.rename(site)  # a build was killed between the next two lines
