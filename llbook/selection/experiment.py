@@ -309,6 +309,7 @@ _ONLINE = "hardest,rho,grad-match,greedy,controller,groups,look-ahead-5"
 # at the paper's scale; the best known policies are records of the perceptron
 _FULL = {"size": 4096, "steps": 2000, "epochs": 0}
 _MIXTURES = "groups,doge,doremi,mixing-law,mixture"
+_OUTER = "influence,metagradient,doge,doremi,mixing-law,mixture"
 _AHEAD = "grad-match,look-ahead-5,look-ahead-25"
 _DEAR = "greedy,grad-match,look-ahead-1,look-ahead-5,look-ahead-25,pds-one-sweep,pds"
 _CODE = (
@@ -397,6 +398,9 @@ LANGUAGE_MODEL = _SelectionExperiment(
             }
             for seed in _SEEDS
         ],
+        # 251 evaluations of its tuning: half an hour of one core a seed
+        "laptop-pds": [{"methods": "pds", "epochs": 0, "seed": seed} for seed in _SEEDS],
+        "laptop-static": [{"methods": _OUTER, "epochs": 0, "seed": seed} for seed in _SEEDS],
         "laptop-ahead": [{"methods": _AHEAD, "epochs": 0, "seed": seed} for seed in _SEEDS],
         "groups": [
             language_model.SHORT | {"methods": _MIXTURES, "epochs": 0, "seed": seed}

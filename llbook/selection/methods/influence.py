@@ -4,7 +4,8 @@
 
 Source: Koh and Liang, *Understanding Black-box Predictions via Influence Functions*
 (arXiv 1703.04730), Eq. 2 with conjugate gradients and damping. The training need not have
-converged; :mod:`llbook.theory.influence` has the exact form. Cost: a training, at most
+converged; :mod:`llbook.theory.influence` has the exact form. Where the damped curvature along a
+direction is not positive, conjugate gradients end before it. Cost: a training, at most
 :data:`ITERATIONS` products with H of four passes each, one tangent pass and two passes over the desired set.
 """
 
@@ -49,7 +50,10 @@ def _solved(curved, slope: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
     direction, norm = slope.clone(), square
     for _ in range(ITERATIONS):
         image = curved(direction) + damping * direction
-        length = norm / (direction @ image)
+        bend = direction @ image
+        if float(bend) <= 0:  # no minimum along it: what was found before (Steihaug, 1983)
+            return solution if bool(solution.any()) else slope
+        length = norm / bend
         solution += length * direction
         residual -= length * image
         following = residual @ residual
