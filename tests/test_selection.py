@@ -32,7 +32,7 @@ from llbook.selection.methods.controller import Controller
 from llbook.selection.methods.grad_match import GradMatch, pursuit
 from llbook.selection.methods.greedy import Greedy
 from llbook.selection.methods.groups import Groups
-from llbook.selection.methods.influence import Influence
+from llbook.selection.methods.influence import Influence, solved
 from llbook.selection.methods.look_ahead import BASE_SHARE, LookAhead, costates
 from llbook.selection.methods.mean_mixture import ExcessLoss, MeanMixture
 from llbook.selection.methods.metagradient import Metagradient
@@ -129,6 +129,17 @@ def test_static_scores():
     # H is the identity and δ a hundredth of it; there gradients are θ_1 - x_n
     slope, there = np.array([-0.8125, 0.0625]), np.array([0.1875, 0.0625])
     np.testing.assert_allclose(influence.scores, (there - np.array(POINTS)) @ slope / 1.01)
+
+
+def test_influence_where_the_curvature_is_not_positive():
+    def curved(vector):
+        return vector * torch.tensor([1.0, -1.0], dtype=torch.float64)
+
+    # g·Hg = 8 and δ = 0.008: one step along g, as the next direction bends down
+    slope = torch.tensor([3.0, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(solved(curved, slope), slope * 10 / 8.08)
+    down = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(solved(curved, down), down)
 
 
 def test_pds_is_the_static_start():

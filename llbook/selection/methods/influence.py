@@ -11,6 +11,8 @@ direction is not positive, conjugate gradients end before it. Cost: a training, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -37,10 +39,10 @@ class Influence(Ranked):
             meter.add(4)
             return task.costate_products(theta, policy[0], vector)[1]
 
-        return task.directional_derivatives(theta, _solved(curved, slope))
+        return task.directional_derivatives(theta, solved(curved, slope))
 
 
-def _solved(curved, slope: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+def solved(curved: Callable[[Tensor], Tensor], slope: Tensor) -> Tensor:
     """(H + δI)⁻¹ slope by conjugate gradients (Hestenes and Stiefel, 1952)."""
     square = slope @ slope
     if float(square) == 0:
