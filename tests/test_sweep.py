@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import ROOT
+from pydantic.fields import FieldInfo
 from scipy import stats
 
 from llbook.cli import main
 from llbook.experiments.experiment import registry
 from llbook.figures import style
 from llbook.figures import sweep as figures
-from llbook.parameters import ParameterError
+from llbook.parameters import ParameterError, Parameters
 from llbook.publish import schema as schemas
 from llbook.publish import sweep as sweeps
 from llbook.publish.kernel import Settings
@@ -52,6 +53,13 @@ SMALL = overrides("smoke", "perceptron")
 )
 def test_points_of_a_grid(axes, expected):
     assert sweep_points(PERCEPTRON, axes) == expected
+
+
+def test_a_path_is_no_range():
+    text = schemas.Parameter("text", "text", "", FieldInfo(annotation=str), "")
+    toy = schemas.Schema("toy", {"text": text}, Parameters, {"text": str}, None)
+    points = sweep_points(toy, [("text", "../a,b..c")])
+    assert points == [{"text": "../a"}, {"text": "b..c"}]
 
 
 def test_points_combine_a_list_with_the_grid(tmp_path):

@@ -50,6 +50,7 @@ LOST_WORKERS = 3
 
 _PATIENCE = 10  # seconds for a scheduler to answer
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)\Z")
+_NO_RANGE = re.compile(r"[-+.\deE]*\.\.[-+.\deE]*\Z")  # it may have been meant as one; no path is
 
 
 class SweepError(RuntimeError):
@@ -139,7 +140,7 @@ def _values(name: str, text: str) -> list[str]:
                     f"a sweep has 1 to {POINT_LIMIT:,} points, got {count:,} values of {name}"
                 )
             values += map(str, range(first, last + 1))
-        elif ".." in part:
+        elif _NO_RANGE.match(part):
             raise ParameterError(
                 f"{name}: got {part!r}; expected first..last, both whole numbers, or values with "
                 "commas between"
